@@ -1,0 +1,1 @@
+"""The area slow: where the user's wait goes."""

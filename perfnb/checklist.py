@@ -1,0 +1,171 @@
+"""The registry of checks: run them over a recording and rank what they found."""
+
+import csv
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module, resources
+from importlib.metadata import entry_points
+from typing import Any, Protocol, TypeVar
+
+from perfnb.errors import NotMeasured, WrongUse
+from perfnb.finding import SEVERITIES, Clear, Finding, Unmeasured
+from perfnb.objectives import Objectives
+from perfnb.recording import Recording
+
+AREAS = ("slow",)  # areas that have checks of ours; each is a package perfnb.areas.NAME
+
+
+class CheckFunction(Protocol):
+    """A pure function over a recording that looks for one cause; thresholds may follow as keyword arguments."""
+
+    def __call__(self, recording: Recording, objectives: Objectives) -> Finding | Clear:
+        """Return a finding, or what was examined; raise NotMeasured where evidence is missing."""
+
+
+F = TypeVar("F", bound=CheckFunction)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One registered check and where its rule comes from."""
+
+    cause: str
+    area: str
+    function: CheckFunction
+    meaning: str
+    source: str
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """Return the seed ids named in the check's ``Source:`` line."""
+        return tuple(re.findall(r"\b[A-E]\d+\b", self.source))
+
+    @property
+    def topic(self) -> str:
+        """Return the module the check stands in: ``streaming``, ``context`` …"""
+        return self.function.__module__.rsplit(".", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One row of the catalogue of causes."""
+
+    id: str
+    cause: str
+    area: str
+    seeds: tuple[str, ...]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Checklist:
+    """The answers of all checks that ran: findings ranked by share, then severity."""
+
+    findings: tuple[Finding, ...]
+    clear: tuple[Clear, ...]
+    not_measured: tuple[Unmeasured, ...]
+
+    def as_dict(self, recording: Recording) -> dict[str, Any]:
+        """Return the contract of ``perfnb diagnose --format json``."""
+        window = recording.window
+        return {
+            "schema": 1,
+            "recording": str(recording.path),
+            "window": {"start": _iso(window.start), "end": _iso(window.end)},
+            "findings": [finding.as_dict() for finding in self.findings],
+            "clear": [answer.cause for answer in self.clear],
+            "not_measured": [{"cause": answer.cause, "needs": answer.needs} for answer in self.not_measured],
+        }
+
+    def at_least(self, severity: str) -> tuple[Finding, ...]:
+        """Return findings of ``severity`` or worse."""
+        if severity not in SEVERITIES:
+            raise WrongUse(f"no severity {severity!r}", hint=f"one of {', '.join(SEVERITIES)}")
+        floor = SEVERITIES.index(severity)
+        return tuple(finding for finding in self.findings if SEVERITIES.index(finding.severity) >= floor)
+
+
+_REGISTRY: dict[str, Check] = {}
+
+
+def check(cause: str, *, area: str) -> Callable[[F], F]:
+    """Register a check for ``cause``; its docstring must end with a ``Source:`` line."""
+
+    def register(function: F) -> F:
+        meaning, _, source = (function.__doc__ or "").partition("Source:")
+        if not source.strip():
+            raise WrongUse(f"the check for {cause!r} names no source", hint="end its docstring with Source: …")
+        if cause in _REGISTRY and _REGISTRY[cause].function.__module__ != function.__module__:
+            raise WrongUse(f"two checks are registered for {cause!r}", hint="rename one of them")
+        _REGISTRY[cause] = Check(cause, area, function, meaning.strip(), " ".join(source.split()))
+        return function
+
+    return register
+
+
+@cache
+def catalogue() -> dict[str, Cause]:
+    """Return the catalogue of causes by name."""
+    text = resources.files("perfnb").joinpath("causes.csv").read_text()
+    rows = csv.DictReader(text.splitlines())
+    return {
+        row["cause"]: Cause(row["id"], row["cause"], row["area"], tuple(row["seeds"].split()), row["is"])
+        for row in rows
+    }
+
+
+def checks(area: str | None = None) -> tuple[Check, ...]:
+    """Return the registered checks, ours and those of installed packages, in the catalogue's order."""
+    _load()
+    order = {cause: position for position, cause in enumerate(catalogue())}
+    found = sorted(_REGISTRY.values(), key=lambda check: (order.get(check.cause, len(order)), check.cause))
+    return tuple(check for check in found if area in (None, check.area))
+
+
+def run(
+    recording: Recording,
+    objectives: Objectives | None = None,
+    *,
+    area: str | None = None,
+    progress: Callable[[str], None] = lambda cause: None,
+) -> Checklist:
+    """Run the checks of ``area`` (or all) over ``recording``; ``progress`` is told each cause before it is looked for."""
+    objectives = objectives or Objectives.load()
+    wanted = checks(area)
+    if not wanted:
+        raise WrongUse(f"no checks for area {area!r}", hint=f"areas are {', '.join(AREAS)}")
+    findings: list[Finding] = []
+    clear: list[Clear] = []
+    not_measured: list[Unmeasured] = []
+    for one in wanted:
+        progress(one.cause)
+        try:
+            answer = one.function(recording, objectives)
+        except NotMeasured as missing:
+            not_measured.append(Unmeasured(one.cause, missing.hint or missing.message))
+            continue
+        if isinstance(answer, Clear):
+            clear.append(replace(answer, cause=one.cause))
+        else:
+            findings.append(replace(answer, cause=one.cause, area=one.area, seeds=one.seeds))
+    return Checklist(tuple(sorted(findings, key=_rank)), tuple(clear), tuple(not_measured))
+
+
+def _rank(finding: Finding) -> tuple[float, int, str]:
+    return (-round(finding.share, 3), -SEVERITIES.index(finding.severity), finding.cause)
+
+
+@cache
+def _load() -> None:
+    for area in AREAS:
+        import_module(f"perfnb.areas.{area}")
+    for point in entry_points(group="perfnb.checks"):
+        point.load()
+
+
+def _iso(nanoseconds: int) -> str:
+    import pandas as pd
+
+    return pd.Timestamp(nanoseconds, unit="ns", tz="UTC").isoformat(timespec="milliseconds")

@@ -1,0 +1,1 @@
+"""The demo stack: app, simulated provider, Postgres, workload and faults."""

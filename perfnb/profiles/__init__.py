@@ -1,0 +1,1 @@
+"""Collapsed stacks and flame graphs; pure once sampled."""

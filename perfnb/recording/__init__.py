@@ -1,0 +1,7 @@
+"""The recording: typed tables on disk, written by many, read with SQL."""
+
+from perfnb.recording.journal import Writer
+from perfnb.recording.recording import Content, Recording, Window
+from perfnb.recording.schema import SCHEMA_VERSION, TABLES
+
+__all__ = ["SCHEMA_VERSION", "TABLES", "Content", "Recording", "Window", "Writer"]

@@ -1,0 +1,1 @@
+"""The postmortem: redaction, the exporter and its template."""

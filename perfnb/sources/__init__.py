@@ -1,0 +1,1 @@
+"""Sources of evidence: each probes, starts, yields rows and stops."""

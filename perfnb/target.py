@@ -1,0 +1,104 @@
+"""What is under diagnosis and how to reach it: from ``perfnb.toml``, ``PERFNB_*`` variables and the command line."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from perfnb.errors import WrongUse
+
+SETTINGS = "perfnb.toml"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request a probe sends: ``[[request]]`` in ``perfnb.toml``."""
+
+    url: str
+    method: str = "POST"
+    json: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float = 120
+
+
+@dataclass(frozen=True)
+class Target:
+    """How to reach the app and what is around it; every part may be missing.
+
+    Attributes:
+        upstream: Where the LLM proxy sends model calls.
+        app: The app's base URL, for the front.
+        listen: Port of the front.
+        pid: The app's process.
+        command: Command that starts the app.
+        otlp: Whether to receive OpenTelemetry.
+        requests: What the probe sends.
+        logs: Log files to follow.
+        dsn: Postgres.
+    """
+
+    upstream: str | None = None
+    app: str | None = None
+    listen: int | None = None
+    pid: int | None = None
+    command: tuple[str, ...] = ()
+    otlp: bool = False
+    requests: tuple[Request, ...] = ()
+    logs: tuple[Path, ...] = ()
+    dsn: str | None = None
+    health: str | None = None
+
+    @classmethod
+    def load(cls, folder: Path | None = None, *, environment: Mapping[str, str] = os.environ, **given: Any) -> Self:
+        """Read ``perfnb.toml`` in ``folder``, then ``PERFNB_*``, then ``given`` (None is "not given")."""
+        settings = read_settings((folder or Path.cwd()) / SETTINGS)
+        requests = tuple(_request(entry) for entry in settings.pop("request", []))
+        settings = settings.get("target", {})
+        names = {each.name for each in fields(cls)}
+        for name in settings:
+            if name not in names:
+                raise WrongUse(f"{SETTINGS}: target has no setting {name!r}", hint=f"one of {', '.join(sorted(names))}")
+        for name in names:
+            if value := environment.get(f"PERFNB_{name.upper()}"):
+                settings[name] = value
+        settings |= {name: value for name, value in given.items() if value not in (None, (), [])}
+        return replace(cls(requests=requests), **{name: _typed(name, value) for name, value in settings.items()})
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return what ``path`` holds; nothing where there is no such file."""
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WrongUse(f"{path} can't be read: {error}", hint="mend the file, see the README's perfnb.toml") from None
+
+
+def _request(entry: Mapping[str, Any]) -> Request:
+    try:
+        return Request(**entry)
+    except TypeError as error:
+        raise WrongUse(
+            f"{SETTINGS}: [[request]] {error}", hint="it takes url, method, json, headers, timeout_s"
+        ) from None
+
+
+def _typed(name: str, value: Any) -> Any:
+    try:
+        match name:
+            case "listen" | "pid":
+                return int(value)
+            case "otlp":
+                return value if isinstance(value, bool) else str(value).lower() in ("1", "true", "yes")
+            case "command":
+                return tuple(value.split()) if isinstance(value, str) else tuple(value)
+            case "logs":
+                return tuple(Path(part) for part in ([value] if isinstance(value, str) else value))
+            case "requests":
+                return tuple(value)
+    except ValueError:
+        raise WrongUse(f"{name} is {value!r}, not a number", hint=f"set {name} to a whole number") from None
+    return value

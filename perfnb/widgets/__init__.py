@@ -1,0 +1,1 @@
+"""What panels share, each with its static twin."""
