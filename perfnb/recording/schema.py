@@ -125,7 +125,7 @@ LLM_CALLS = Table(
         _count("status_code", "HTTP status; null when no answer came"),
         _text(
             "error_type",
-            "timeout, disconnected, connection, stalled, rate_limit, server_error, client_error, or the provider's code",
+            "timeout, disconnected, connection, unfinished (still open when recording stopped), rate_limit, server_error, client_error, or the provider's code",
         ),
         _flag("client_disconnected", "whether the caller went away before the end"),
         _count("retry_count", "x-stainless-retry-count: 0 for the client's first attempt"),

@@ -6,6 +6,7 @@ output it writes JSON lines: ``{"ready": {...}}`` once it serves, then ``{"count
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -73,10 +74,8 @@ class WorkerSource:
         if process is None:
             return
         assert process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
