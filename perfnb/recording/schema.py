@@ -85,6 +85,7 @@ SPANS = Table(
         _text("status", "OK, ERROR or UNSET"),
         _text("error_type", "error.type, or the type of the recorded exception"),
         _text("statement", "db.query.text, for database spans"),
+        _count("http_status_code", "HTTP status, for HTTP spans"),
         _count("documents", "documents a retrieval returned, where the span tells"),
         _flag("cache_hit", "whether a cache answered, where the span tells"),
         _text("source", "otlp or logs"),

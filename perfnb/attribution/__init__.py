@@ -1,0 +1,95 @@
+"""What belongs together: requests, the model calls made for them, and where each request's time went.
+
+Everything here is worked out once per state of the recording and kept in temporary tables, ``user_requests`` and
+``model_calls``, which measures may query after :func:`prepare`.
+"""
+
+import pandas as pd
+
+from perfnb.attribution import calls as _calls
+from perfnb.attribution import path as _path
+from perfnb.attribution import requests as _requests
+from perfnb.errors import NotMeasured
+from perfnb.recording import Recording
+
+__all__ = ["calls", "critical_path", "prepare", "requests", "timeline_of", "total_wait_ms"]
+
+HOW_TO_SEE_REQUESTS = "requests or model calls: perfnb record --upstream URL --listen PORT --app URL, or --otlp"
+
+
+def prepare(recording: Recording) -> Recording:
+    """Make ``user_requests`` and ``model_calls`` and return ``recording``."""
+
+    def build() -> bool:
+        _calls.build(recording)
+        _requests.build(recording)
+        return True
+
+    recording.derived("attribution", build)
+    return recording
+
+
+def requests(recording: Recording) -> pd.DataFrame:
+    """Return one row per user request: the columns of ``http_requests`` and ``end_time``, by start."""
+    return prepare(recording).query("SELECT * EXCLUDE (body_sketch) FROM user_requests ORDER BY start_time")
+
+
+def calls(recording: Recording) -> pd.DataFrame:
+    """Return one row per attempt at a model call, by start.
+
+    The columns of ``llm_calls`` without message contents, and request_id, certainty (0 to 1), chain (first attempt's
+    call_id), attempt (from 1), waited_ms (since the attempt before ended).
+    """
+    return prepare(recording).query(
+        "SELECT * EXCLUDE (messages, response_text, attributes) FROM model_calls ORDER BY start_time"
+    )
+
+
+def critical_path(recording: Recording) -> pd.DataFrame:
+    """Return the nodes on the critical path of each request, or of a sample where there are very many.
+
+    Columns: request_id, id, call_id, name, kind, exclusive_ms, before_first_token_ms. Within one request exclusive_ms
+    adds up to the request's duration.
+    """
+
+    def build() -> pd.DataFrame:
+        return _path.paths(recording, _path.sampled_requests(prepare(recording)))
+
+    frame: pd.DataFrame = prepare(recording).derived("critical path", build)
+    if frame.empty:
+        raise NotMeasured("no requests and no model calls", hint=HOW_TO_SEE_REQUESTS)
+    return frame
+
+
+def total_wait_ms(recording: Recording) -> float:
+    """Return the time all requests on the critical path took together."""
+    return float(critical_path(recording)["exclusive_ms"].sum())
+
+
+def timeline_of(recording: Recording, request_id: str) -> pd.DataFrame:
+    """Return the waterfall of one request.
+
+    Columns: id, name, kind, depth, start_ms (from the request's start), duration_ms, first_token_ms (from the node's
+    start), on_critical_path_ms; in drawing order.
+    """
+    wanted = prepare(recording).query("SELECT * FROM user_requests WHERE request_id = $id", {"id": request_id})
+    rows: list[dict[str, object]] = []
+    for _, root in _path.trees(recording, wanted):
+        on_path: dict[int, float] = {}
+        for segment in _path.critical_segments(root):
+            key = id(segment.node)
+            on_path[key] = on_path.get(key, 0) + (segment.end - segment.start) / 1e6
+        for node, depth in _path.in_drawing_order(root):
+            rows.append(
+                {
+                    "id": node.id,
+                    "name": node.name,
+                    "kind": node.kind,
+                    "depth": depth,
+                    "start_ms": (node.start - root.start) / 1e6,
+                    "duration_ms": (node.end - node.start) / 1e6,
+                    "first_token_ms": None if node.first_token is None else (node.first_token - node.start) / 1e6,
+                    "on_critical_path_ms": on_path.get(id(node), 0.0),
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,135 @@
+"""Which requests the users made, and which request each model call belongs to.
+
+A request may be seen from outside (front, probe, load) and by a server span; both become one row with the outside
+timing, which is what the user felt, and the span's trace. Calls belong to a request by trace, else by containment in
+time; where requests overlap, the text they share decides if it can, and ``certainty`` says how sure it is.
+"""
+
+import json
+
+import pandas as pd
+
+from perfnb.recording import Recording
+
+# A server span may end a little after its last byte reached the client.
+SLACK_NS = 50_000_000
+
+# Shared part of two sketches from which on a prompt is taken to hold the request's text, and the lead it needs.
+SAME_TEXT = 0.3
+LEAD = 0.15
+
+_REQUESTS = f"""
+CREATE OR REPLACE TEMP TABLE user_requests AS
+WITH seen AS (
+    SELECT *, start_time + CAST(coalesce(duration_ms, 0) * 1e6 AS BIGINT) AS end_time
+    FROM http_requests WHERE coalesce(phase, 'measure') = 'measure'
+),
+outside AS (SELECT * FROM seen WHERE source <> 'span'),
+served AS (SELECT * FROM (
+    SELECT *, row_number() OVER (PARTITION BY trace_id ORDER BY start_time, duration_ms DESC) AS outermost
+    FROM seen WHERE source = 'span') WHERE outermost = 1),
+pairs AS (
+    SELECT o.request_id, s.request_id AS served_id, s.trace_id, s.span_id, s.route, 0 AS distance
+    FROM outside o JOIN served s ON s.trace_id = o.trace_id
+    UNION ALL
+    SELECT o.request_id, s.request_id, s.trace_id, s.span_id, s.route, s.start_time - o.start_time
+    FROM outside o JOIN served s
+      ON s.start_time >= o.start_time AND s.end_time <= o.end_time + {SLACK_NS} AND s.method = o.method
+    WHERE o.trace_id IS NULL
+),
+nearest_outside AS (SELECT * FROM (
+    SELECT *, row_number() OVER (PARTITION BY served_id ORDER BY distance, request_id) AS place FROM pairs)
+    WHERE place = 1),
+matched AS (SELECT * FROM (
+    SELECT *, row_number() OVER (PARTITION BY request_id ORDER BY distance, served_id) AS nearest FROM nearest_outside)
+    WHERE nearest = 1)
+SELECT o.* REPLACE (coalesce(m.trace_id, o.trace_id) AS trace_id, m.span_id AS span_id,
+                    coalesce(m.route, o.route) AS route)
+FROM outside o LEFT JOIN matched m ON m.request_id = o.request_id
+UNION ALL BY NAME
+SELECT * EXCLUDE (outermost) FROM served WHERE request_id NOT IN (SELECT served_id FROM matched)
+"""
+
+# Traces of programs that serve no HTTP: the root of a trace that holds a model call stands for the request.
+_ROOTS = """
+INSERT INTO user_requests BY NAME
+SELECT trace_id AS request_id, trace_id, span_id, 'trace' AS source, name AS route, start_time,
+       start_time + CAST(duration_ms * 1e6 AS BIGINT) AS end_time, duration_ms, error_type
+FROM (SELECT *, row_number() OVER (PARTITION BY trace_id ORDER BY start_time, duration_ms DESC) AS place
+      FROM spans WHERE trace_id IN (SELECT trace_id FROM joined_calls) AND parent_span_id IS NULL)
+WHERE place = 1 AND (trace_id, span_id) NOT IN (SELECT trace_id, span_id FROM joined_calls
+                                                 WHERE trace_id IS NOT NULL AND span_id IS NOT NULL)
+"""
+
+# Nothing but calls: each prompt, with its retries, stands for a request.
+_LONE# A chain is one prompt with its retries: attempts go on as long as the one before failed.
+_CALLS = """
+CREATE OR REPLACE TEMP TABLE model_calls AS
+WITH owned AS (
+    SELECT c.*, o.request_id, coalesce(o.certainty, 0) AS certainty,
+           coalesce(c.prompt_digest, c.call_id) AS prompt
+    FROM joined_calls c LEFT JOIN owners o USING (call_id)
+),
+before AS (
+    SELECT *, lag(error_type) OVER prompts AS error_before, lag(end_time) OVER prompts AS end_before
+    FROM owned WINDOW prompts AS (PARTITION BY request_id, prompt, request_model ORDER BY start_time, call_id)
+),
+chained AS (
+    SELECT *, sum(CASE WHEN error_before IS NULL OR start_time < end_before THEN 1 ELSE 0 END)
+                OVER (PARTITION BY request_id, prompt, request_model ORDER BY start_time, call_id) AS chain_number
+    FROM before
+)
+SELECT * EXCLUDE (prompt, error_before, end_before, chain_number),
+       first_value(call_id) OVER chains AS chain, row_number() OVER chains AS attempt,
+       CASE WHEN row_number() OVER chains > 1 THEN (start_time - end_before) / 1e6 END AS waited_ms
+FROM chained
+WINDOW chains AS (PARTITION BY request_id, prompt, request_model, chain_number ORDER BY start_time, call_id)
+"""
+
+
+def build(recording: Recording) -> None:
+    """Make the temporary tables ``user_requests`` and ``model_calls`` (calls with request_id and certainty)."""
+    connection = recording.refresh()
+    connection.execute(_REQUESTS)
+    for fallback in (_ROOTS, _LONE_CALLS):
+        if _is_empty(recording, "user_requests"):
+            connection.execute(fallback)
+    connection.execute(_BY_TRACE)
+    connection.execute(_CANDIDATES)
+    told_apart = _by_text(connection.execute(_AMBIGUOUS).df())
+    if not told_apart.empty:
+        connection.register("told_apart", told_apart)
+        connection.execute("INSERT INTO owners SELECT call_id, request_id, certainty FROM told_apart")
+        connection.unregister("told_apart")
+        connection.execute("DELETE FROM candidates WHERE call_id IN (SELECT call_id FROM owners)")
+    connection.execute(_BY_TIME)
+    connection.execute(_CALLS)
+
+
+def _is_empty(recording: Recording, table: str) -> bool:
+    return recording.refresh().execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None
+
+
+def _by_text(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return call_id, request_id, certainty for calls whose prompt holds the text of just one rival request."""
+    if pairs.empty:
+        return pd.DataFrame({"call_id": [], "request_id": [], "certainty": []})
+    shared = [
+        _shared_text(body, prompt)
+        for body, prompt in zip(pairs["body_sketch"], pairs["messages"].map(_prompt_sketch), strict=True)
+    ]
+    pairs = pairs.assign(shared=shared).sort_values(["call_id", "shared"], ascending=[True, False])
+    best = pairs.groupby("call_id").nth(0).set_index("call_id")
+    second = pairs.groupby("call_id").nth(1).set_index("call_id")["shared"].reindex(best.index, fill_value=0.0)
+    sure = best[(best["shared"] >= SAME_TEXT) & (best["shared"] - second >= LEAD)]
+    return sure.assign(certainty=0.9).reset_index()[["call_id", "request_id", "certainty"]]
+
+
+def _shared_text(body_sketch: str, prompt: frozenset[int]) -> float:
+    """Return the part of the request's sketch that the prompt's sketches hold; both are bottom-k samples."""
+    body = frozenset(json.loads(body_sketch))
+    return len(body & prompt) / len(body) if body else 0.0
+
+
+def _prompt_sketch(messages: str) -> frozenset[int]:
+    return frozenset(value for message in json.loads(messages) for value in message.get("sketch") or ())
