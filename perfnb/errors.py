@@ -8,9 +8,12 @@
     ├── NotPermitted        it is there, but we may not look
     ├── NotInstalled        a program or a package is missing
     ├── NotMeasured         the recording has no such evidence
+    ├── NotWritable         a recording can't be written: disk full, folder not ours (an OSError too)
     └── BadRecording        a recording can't be read
         └── NewerRecording  … because a later perfnb wrote it
 """
+
+import errno
 
 
 class PerfnbError(Exception):
@@ -43,6 +46,21 @@ class NotInstalled(PerfnbError):
 
 class NotMeasured(PerfnbError):
     """Raised by a measure when the recording lacks its evidence; ``hint`` says how to get it."""
+
+
+class NotWritable(PerfnbError, OSError):
+    """Raised when a recording can't be written; an OSError too, with the system's ``errno``."""
+
+    @classmethod
+    def because(cls, error: Exception, path: object) -> "NotWritable":
+        """Return the error that tells what to do about ``error``, which came of writing to ``path``."""
+        number = getattr(error, "errno", None)
+        full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        hint = "free some space, or record elsewhere: --out DIR" if full else "record where you may write: --out DIR"
+        made = cls(f"{path} can't be written: {reason}", hint=hint)
+        made.errno = number
+        return made
 
 
 class BadRecording(PerfnbError):

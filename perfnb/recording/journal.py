@@ -2,47 +2,56 @@
 
 A batch is one ``write`` to a file opened for append, done before anything is acknowledged: what was acknowledged is in
 the kernel's page cache and survives a kill -9 of the writer (not a power cut). A writer holds a lock on its file, so a
-journal whose lock is free belongs to a writer that is gone and may be sealed by anyone. Sealing writes Parquet beside
-the journal and renames it into place; while both exist, readers take the Parquet.
+journal whose lock is free belongs to a writer that is gone and may be sealed by anyone (see :mod:`perfnb.recording.seal`).
 """
 
+import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import threading
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from perfnb.errors import WrongUse
+from perfnb.errors import NotWritable, WrongUse
+from perfnb.recording.encode import encoded
 from perfnb.recording.schema import TABLES
+from perfnb.recording.seal import seal
 
 Row = Mapping[str, Any]
 
-SEAL_AT_BYTES = 256 * 2**20
+SEAL_AT_BYTES = 64 * 2**20  # a live journal is parsed anew by every query: about 0.15 s at this size on two cores
+
+log = logging.getLogger(__name__)
 
 
 class Journal:
-    """The journal of one table and one writer; safe to use from several threads."""
+    """The journal of one table and one writer; safe to use from several threads and after a fork."""
 
     def __init__(self, directory: Path, table: str, *, seal_at_bytes: int = SEAL_AT_BYTES) -> None:
         if table not in TABLES:
             raise WrongUse(f"no table named {table!r}", hint=f"tables are {', '.join(TABLES)}")
         self.table = table
         self._folder = directory / table
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._seal_at = seal_at_bytes
         self._lock = threading.Lock()
         self._fd: int | None = None
         self._written = 0
         self._path = Path()
         self._sealing: threading.Thread | None = None
+        self._sealing_fd: int | None = None
+        _journals.add(self)
 
     def append(self, rows: Iterable[Row]) -> int:
-        """Write ``rows`` in one piece and return how many; they are acknowledged once this returns."""
-        lines = [orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY) for row in rows]
+        """Write ``rows`` in one piece and return how many; they are acknowledged once this returns.
+
+        What JSON can't hold (huge integers, half characters, objects) is kept as text, NaN becomes null. Raises
+        NotWritable, and writes nothing of the batch, when the disk is full or the folder may not be written.
+        """
+        lines = encoded(rows)
         if lines:
             self.append_lines(b"".join(lines))
         return len(lines)
@@ -50,28 +59,49 @@ class Journal:
     def append_lines(self, lines: bytes) -> None:
         """Write whole JSON lines that are already encoded, in one piece."""
         with self._lock:
-            fd = self._open()
-            done = 0
-            while done < len(lines):  # a short write happens only when the disk is full or a signal came
-                done += os.write(fd, lines[done:] if done else lines)
-            self._written += done
+            try:
+                self._write(self._open(), lines)
+            except OSError as error:
+                raise NotWritable.because(error, self._folder) from error
             if self._written >= self._seal_at:
                 self._rotate()
 
     def close(self) -> None:
-        """Seal what was written."""
+        """Seal what was written; the journal can be used again afterwards."""
         with self._lock:
             self._rotate()
             if self._sealing is not None:
                 self._sealing.join()
 
     def _open(self) -> int:
-        if self._fd is None:
+        while self._fd is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._path = self._folder / f"{os.getpid()}-{secrets.token_hex(6)}.jsonl"
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            self._written = 0
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                self._fd, self._written = fd, 0
+            else:  # someone took the still unlocked, empty file for an abandoned one and removed it
+                os.close(fd)
         return self._fd
+
+    def _write(self, fd: int, lines: bytes) -> None:
+        done = 0
+        try:
+            while done < len(lines):  # a short write happens only when the disk is full or a signal came
+                done += os.write(fd, lines[done:] if done else lines)
+        except OSError:
+            if done:  # half a batch must not stand before the next one
+                self._take_back(fd)
+            raise
+        self._written += done
+
+    def _take_back(self, fd: int) -> None:
+        try:
+            os.ftruncate(fd, self._written)
+        except OSError:  # leave the file with its torn end to whoever seals it, and go on in another
+            self._fd = None
+            os.close(fd)
 
     def _rotate(self) -> None:
         """Seal the current file beside further writing, one file at a time."""
@@ -79,16 +109,28 @@ class Journal:
             return
         if self._sealing is not None:
             self._sealing.join()
-        self._sealing = threading.Thread(target=_seal_and_release, args=(self._path, self._fd), name="seal")
+        self._sealing_fd, self._fd = self._fd, None
+        self._sealing = threading.Thread(target=self._seal, args=(self._path,), name="seal")
         self._sealing.start()
-        self._fd = None
 
+    def _seal(self, path: Path) -> None:
+        try:
+            seal(path)
+        except Exception as error:  # the journal stays as it is: readable, and sealed by Recording.seal later
+            log.warning("%s could not be sealed: %s", path, error)
+        finally:
+            self._sealing_fd, fd = None, self._sealing_fd
+            if fd is not None:
+                os.close(fd)
 
-def _seal_and_release(journal: Path, fd: int) -> None:
-    try:
-        seal(journal)
-    finally:
-        os.close(fd)
+    def _after_fork(self) -> None:
+        """Start anew in a forked child: the file and its lock stay the parent's."""
+        for fd in (self._fd, self._sealing_fd):
+            if fd is not None:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        self._lock = threading.Lock()
+        self._fd = self._sealing = self._sealing_fd = None
 
 
 class Writer:
@@ -98,18 +140,19 @@ class Writer:
         self.directory = directory
         self._seal_at = seal_at_bytes
         self._journals: dict[str, Journal] = {}
-        self._lock = threading.Lock()
 
     def write(self, table: str, rows: Iterable[Row]) -> int:
-        """Append ``rows`` to ``table`` and return how many; they survive a crash once this returns."""
+        """Append ``rows`` to ``table`` and return how many; they survive a crash once this returns.
+
+        Raises NotWritable when the disk is full or the folder may not be written.
+        """
         return self.journal(table).append(rows)
 
     def journal(self, table: str) -> Journal:
-        """Return this writer's journal of ``table``."""
+        """Return this writer's journal of ``table``; raises WrongUse for a table there isn't."""
         journal = self._journals.get(table)
-        if journal is None:
-            with self._lock:
-                journal = self._journals.setdefault(table, Journal(self.directory, table, seal_at_bytes=self._seal_at))
+        if journal is None:  # setdefault is atomic: a second journal made by another thread is dropped unused
+            journal = self._journals.setdefault(table, Journal(self.directory, table, seal_at_bytes=self._seal_at))
         return journal
 
     def close(self) -> None:
@@ -124,51 +167,12 @@ class Writer:
         self.close()
 
 
-def live_rows(table: str, journals: list[Path]) -> str:
-    """Return the SQL that reads unsealed journals; a torn line becomes a row without a time and is left out."""
-    columns = ", ".join(f"'{name}': '{kind}'" for name, kind in TABLES[table].types.items())
-    files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in journals)
-    return (
-        f"SELECT * FROM read_json([{files}], format = 'newline_delimited', columns = {{{columns}}}, "
-        f"ignore_errors = true, maximum_object_size = {64 * 2**20})"
-    )
+_journals: "weakref.WeakSet[Journal]" = weakref.WeakSet()
 
 
-def seal(journal: Path) -> int:
-    """Turn a journal into Parquet beside it and return how many torn lines were skipped.
-
-    Torn lines are kept next to the Parquet as ``NAME.torn`` (their number, nothing else), so that they are counted.
-    """
-    import duckdb  # slow to import, and most writers never seal
-
-    table = journal.parent.name
-    parquet, partial = journal.with_suffix(".parquet"), journal.with_suffix(".partial")
-    time = TABLES[table].time
-    with duckdb.connect() as connection:
-        connection.execute("SET preserve_insertion_order = true; SET threads = 2")
-        connection.execute(f"CREATE TEMP VIEW live AS {live_rows(table, [journal])}")
-        (torn,) = connection.execute(f"SELECT count(*) FROM live WHERE {time} IS NULL").fetchone() or (0,)
-        target = str(partial).replace("'", "''")
-        connection.execute(
-            f"COPY (SELECT * FROM live WHERE {time} IS NOT NULL) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
-        )
-    if torn:
-        journal.with_suffix(".torn").write_text(str(torn))
-    partial.rename(parquet)
-    journal.unlink()
-    return int(torn)
+def _start_anew_in_child() -> None:
+    for journal in list(_journals):
+        journal._after_fork()
 
 
-def abandoned(journal: Path) -> bool:
-    """Tell whether the writer of ``journal`` is gone."""
-    try:
-        fd = os.open(journal, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+os.register_at_fork(after_in_child=_start_anew_in_child)

@@ -1,10 +1,10 @@
 """A recording: a directory of typed tables that many processes may write while others read."""
 
-import json
 import os
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from perfnb import __version__
-from perfnb.errors import BadRecording, NewerRecording, NotMeasured, WrongUse
-from perfnb.recording.journal import Writer, abandoned, live_rows, seal
+from perfnb.errors import BadRecording, NewerRecording, NotMeasured, NotWritable, WrongUse
+from perfnb.recording.journal import Writer
+from perfnb.recording.manifest import read_manifest, write_manifest
 from perfnb.recording.schema import SCHEMA_VERSION, TABLES
+from perfnb.recording.seal import abandoned, live_rows, seal_abandoned
+from perfnb.recording.upgrade import upgrade
+from perfnb.recording.views import Files, connect, damage, listing, sizes, view
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,7 +27,6 @@ if TYPE_CHECKING:
 
 Content = Literal["digest", "full"]
 
-MANIFEST = "recording.json"
 KEY = "digest.key"
 SEALED_MEANWHILE_TRIES = 5
 
@@ -64,15 +67,17 @@ class Recording:
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._files: dict[str, tuple[tuple[Path, ...], tuple[Path, ...]]] = {}
         self._derived: dict[str, Any] = {}
+        self._timeline = Writer(path)
         self._lock = threading.RLock()
+        _recordings.add(self)
 
     @classmethod
     def create(cls, path: str | Path, *, content: Content = "digest", simulated: bool = False) -> Self:
-        """Make an empty recording at ``path`` (``NAME.perfnb``); raises WrongUse where something else stands."""
+        """Make an empty recording at ``path`` (``NAME.perfnb``).
+
+        Raises WrongUse where something else stands, NotWritable where nothing can be written.
+        """
         path = Path(path)
-        if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
-            raise WrongUse(f"{path} exists already", hint="name another --out, or remove it")
-        path.mkdir(parents=True, exist_ok=True)
         manifest = {
             "schema": SCHEMA_VERSION,
             "perfnb": __version__,
@@ -80,37 +85,29 @@ class Recording:
             "content": content,
             "simulated": simulated,
         }
-        key = path / KEY
-        key.touch(mode=0o600)
-        key.write_text(secrets.token_hex(32))
-        _write_manifest(path, manifest)
+        try:
+            if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
+                raise WrongUse(f"{path} exists already", hint="name another --out, or remove it")
+            path.mkdir(parents=True, exist_ok=True)
+            (path / KEY).touch(mode=0o600)
+            (path / KEY).write_text(secrets.token_hex(32))
+            write_manifest(path, manifest)
+        except OSError as error:
+            raise NotWritable.because(error, path) from None
         return cls(path, manifest)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Open the recording at ``path``, upgrading an older schema; raises BadRecording or NewerRecording."""
         path = Path(path)
-        try:
-            manifest = json.loads((path / MANIFEST).read_text())
-            version = int(manifest["schema"])
-        except FileNotFoundError:
-            raise BadRecording(
-                f"{path} is no recording: it has no {MANIFEST}", hint="name a NAME.perfnb folder"
-            ) from None
-        except (ValueError, KeyError, TypeError, NotADirectoryError) as error:
-            raise BadRecording(
-                f"{path / MANIFEST} can't be read: {error}", hint="restore the file from a copy"
-            ) from None
-        if version > SCHEMA_VERSION:
+        manifest = read_manifest(path)
+        if manifest["schema"] > SCHEMA_VERSION:
             raise NewerRecording(
-                f"{path} has schema {version}, this perfnb reads up to {SCHEMA_VERSION}",
+                f"{path} has schema {manifest['schema']}, this perfnb reads up to {SCHEMA_VERSION}",
                 hint="pip install --upgrade perfnb",
             )
-        if version < SCHEMA_VERSION:
-            from perfnb.recording.upgrade import upgrade
-
-            manifest = upgrade(path, manifest)
-            _write_manifest(path, manifest)
+        if manifest["schema"] < SCHEMA_VERSION:
+            manifest = upgrade(path)
         return cls(path, manifest)
 
     @property
@@ -139,26 +136,40 @@ class Recording:
 
     def add_event(self, kind: str, title: str, body: Mapping[str, Any] | None = None) -> None:
         """Put one entry on the timeline at once."""
-        with self.writer() as writer:
-            writer.write("events", [{"time": time.time_ns(), "kind": kind, "title": title, "body": dict(body or {})}])
+        row = {"time": time.time_ns(), "kind": kind, "title": title, "body": dict(body or {})}
+        self._timeline.write("events", [row])
 
     def seal(self) -> int:
-        """Seal the journals of writers that are gone; return how many torn lines they ended in."""
-        return sum(seal(path) for table in TABLES for path in self._listing(table)[1] if abandoned(path))
+        """Seal the journals of writers that are gone, and the timeline's; return how many torn lines they ended in."""
+        self._timeline.close()
+        try:
+            return sum(seal_abandoned(journal) for table in TABLES for journal in sorted(self._journals(table)))
+        except (OSError, import_module("duckdb").Error) as error:
+            raise NotWritable.because(error, self.path) from error
 
     @property
     def torn_lines(self) -> int:
-        """Return how many half-written last lines were skipped in sealed journals."""
-        return sum(int(path.read_text()) for table in TABLES for path in (self.path / table).glob("*.torn"))
+        """Return how many half-written last lines were skipped: in sealed journals, and in those of writers now gone."""
+        sealed = sum(int(path.read_text()) for path in self.path.glob("*/*.torn"))
+        return sealed + sum(self._torn_in_live(table) for table in TABLES)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> "pd.DataFrame":
-        """Run SQL over the tables as they are now and return a frame; ``$name`` takes ``parameters``."""
+        """Run SQL over the tables as they are now and return a frame; ``$name`` takes ``parameters``.
+
+        Raises BadRecording where a file is damaged, and DuckDB's own error where the SQL is wrong.
+        """
+        duckdb = import_module("duckdb")
         with self._lock:
             for _ in range(SEALED_MEANWHILE_TRIES):
                 try:
                     return self.refresh().execute(sql, dict(parameters or {})).df()
-                except import_module("duckdb").IOException:  # a journal was sealed between listing and reading
+                except duckdb.IOException:  # a journal was sealed between listing and reading
                     self._files = {}
+                except duckdb.Error as error:
+                    if type(error) in (duckdb.Error, duckdb.InvalidInputException):
+                        self._require_whole_files()
+                    raise
+            self._require_whole_files()
             return self.refresh().execute(sql, dict(parameters or {})).df()
 
     def has(self, table: str) -> bool:
@@ -188,7 +199,7 @@ class Recording:
         frame = self.query(f"SELECT min(first) AS first, max(last) AS last FROM ({' UNION ALL '.join(parts)})")
         first, last = frame.iloc[0]
         if first != first or first is None:
-            return Window(self.manifest["created"], self.manifest["created"])
+            return Window(self.manifest.get("created", 0), self.manifest.get("created", 0))
         return Window(int(first), int(last))
 
     def derived(self, name: str, build: Callable[[], Any]) -> Any:
@@ -203,25 +214,26 @@ class Recording:
         """Return the connection after pointing its views at the files there are now."""
         with self._lock:
             if self._connection is None:
-                self._connection = _connect()
+                self._connection = connect()
             listing = {table: self._listing(table) for table in TABLES}
-            state = {table: (sealed, _sizes(live)) for table, (sealed, live) in listing.items()}
+            state = {table: (sealed, sizes(live)) for table, (sealed, live) in listing.items()}
             if state != self._files:
                 for table, (sealed, live) in listing.items():
                     if state[table] != self._files.get(table):
-                        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {table} AS {_view(table, sealed, live)}")
+                        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {table} AS {view(table, sealed, live)}")
                 self._files = state
                 self._derived.clear()
             return self._connection
 
     def close(self) -> None:
-        """Release the reader's resources."""
+        """Release what reading took and seal the timeline; the recording can be used again afterwards."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
             self._files = {}
             self._derived.clear()
+        self._timeline.close()
 
     def __enter__(self) -> Self:
         return self
@@ -232,55 +244,50 @@ class Recording:
     def __repr__(self) -> str:
         return f"Recording({str(self.path)!r})"
 
-    def _listing(self, table: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-        """Return sealed files and journals of ``table``; a journal whose Parquet stands already is not live."""
-        folder = self.path / table
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 - one call on the hot path
-        sealed = tuple(folder / name for name in names if name.endswith(".parquet"))
-        done = {path.stem for path in sealed}
-        live = tuple(folder / name for name in names if name.endswith(".jsonl") and name[:-6] not in done)
-        return sealed, live
+    def _listing(self, table: str) -> Files:
+        return listing(self.path / table)
 
+    def _journals(self, table: str) -> Iterable[Path]:
+        """Return all journals of ``table``, those included whose Parquet stands already."""
+        return (self.path / table).glob("*.jsonl")
 
-def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    partial = path / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(dict(manifest), indent=2) + "\n")
-    partial.rename(path / MANIFEST)
-
-
-def _connect() -> "duckdb.DuckDBPyConnection":
-    connection = import_module("duckdb").connect(
-        config={"memory_limit": "1200MB", "threads": min(4, os.cpu_count() or 2)}
-    )
-    connection.execute("SET preserve_insertion_order = false; SET TimeZone = 'UTC'")
-    result: duckdb.DuckDBPyConnection = connection
-    return result
-
-
-def _sizes(journals: Iterable[Path]) -> tuple[Any, ...]:
-    sizes = []
-    for path in journals:
+    def _torn_in_live(self, table: str) -> int:
+        gone = [journal for journal in self._listing(table)[1] if abandoned(journal)]
+        if not gone:
+            return 0
+        rows = f"SELECT count(*) FROM ({live_rows(table, gone)}) WHERE {TABLES[table].time} IS NULL"
         try:
-            sizes.append((path, path.stat().st_size))
-        except FileNotFoundError:  # sealed since the listing; the next look finds the Parquet
-            sizes.append((path, -1))
-    return tuple(sizes)
+            (torn,) = self.refresh().execute(rows).fetchone() or (0,)
+        except import_module("duckdb").IOException:  # sealed since the listing, and counted there from now on
+            return 0
+        return int(torn)
+
+    def _require_whole_files(self) -> None:
+        """Raise BadRecording for the first sealed file that can't be read."""
+        for table in TABLES:
+            for parquet in self._listing(table)[0]:
+                if trouble := damage(parquet):
+                    raise BadRecording(f"{parquet} is damaged: {trouble}", hint="move it away; the rest can be read")
+
+    def _after_fork(self) -> None:
+        """Start anew in a forked child, where DuckDB's threads are gone; closing its connection could wait for them."""
+        _parents_connections.append(self._connection)
+        self._lock = threading.RLock()
+        self._connection = None
+        self._files = {}
+        self._derived = {}
 
 
-def _view(table: str, sealed: tuple[Path, ...], live: tuple[Path, ...]) -> str:
-    declared = TABLES[table]
-    columns = ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, kind in declared.types.items())
-    parts = []
-    if sealed:
-        files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in sealed)
-        # union_by_name with an empty file of today's columns would cost a read; older schemas are upgraded on opening
-        parts.append(f"SELECT {columns} FROM read_parquet([{files}], union_by_name = true)")
-    if live:
-        parts.append(f"SELECT {columns} FROM ({live_rows(table, list(live))}) WHERE {declared.time} IS NOT NULL")
-    if not parts:
-        empty = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in declared.types.items())
-        parts.append(f"SELECT {empty} WHERE false")
-    return " UNION ALL ".join(parts)
+_recordings: "weakref.WeakSet[Recording]" = weakref.WeakSet()
+_parents_connections: list[Any] = []
+
+
+def _start_anew_in_child() -> None:
+    for recording in list(_recordings):
+        recording._after_fork()
+
+
+os.register_at_fork(after_in_child=_start_anew_in_child)
 
 
 def _plus_duration(table: str) -> str:
