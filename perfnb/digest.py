@@ -1,0 +1,205 @@
+"""What is kept of a model call's content: keyed hashes, token counts, sketches; with ``--content full`` also the text.
+
+A request body of any known protocol (OpenAI chat completions, responses, completions, embeddings; Anthropic messages)
+is first read into one :class:`Prompt`, then digested into columns of ``llm_calls``.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from perfnb.passages import passages
+from perfnb.prompt import Message, Tool, as_json, read_prompt
+from perfnb.recording.recording import Content
+from perfnb.sketch import Sketcher
+
+CHARACTERS_PER_TOKEN = 4
+"""English text in current tokenizers; an estimate, scaled to the provider's own count where there is one."""
+REMEMBERED_TEXTS = 20_000
+SKETCHED_INPUTS = 64
+"""Embedding inputs of one request that get a sketch; all get a digest."""
+
+# They change from call to call, or say how to answer and not what: two requests that differ only here ask the same.
+VOLATILE = frozenset(
+    {
+        "stream", "stream_options", "user", "metadata", "safety_identifier", "prompt_cache_key",
+        "prompt_cache_retention", "prompt_cache_options", "store", "service_tier", "background",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TextDigest:
+    """What is kept of one text."""
+
+    digest: str
+    tokens: int
+    sketch: list[int]
+    passages: int
+    passage_tokens: int
+
+
+class Digester:
+    """Digests requests and answers under a recording's key; the same text always gives the same digest."""
+
+    def __init__(self, key: bytes, content: Content = "digest") -> None:
+        self._key = key
+        self._keeps_text = content == "full"
+        self._sketcher = Sketcher(key)
+        self._known: OrderedDict[tuple[str, bool], TextDigest] = OrderedDict()  # holds no text
+
+    def digest(self, text: str) -> str:
+        """Return the keyed hash of ``text``: 16 hex digits."""
+        return self._digest(text.encode("utf-8", "surrogatepass"))
+
+    def sketch(self, text: str) -> list[int]:
+        """Return the shingle sketch of ``text``; see :mod:`perfnb.sketch`."""
+        return self._sketcher.sketch(text)
+
+    def request(self, body: Mapping[str, Any], path: str) -> dict[str, Any]:
+        """Return the ``llm_calls`` columns that the request ``body`` sent to ``path`` tells."""
+        prompt = read_prompt(body, path)
+        kept = {name: value for name, value in body.items() if name not in VOLATILE}
+        columns = {
+            **prompt.settings,
+            "operation": prompt.operation,
+            "request_digest": self._digest(_canonical(kept)),
+            "prompt_digest": self._digest(_canonical([prompt.said, prompt.schemas])) if prompt.said else None,
+            "tools_offered": len(prompt.tools),
+            "tool_schema_tokens": _tokens(as_json(prompt.schemas)) if prompt.tools else 0,
+            "inputs": len(prompt.messages) if prompt.operation == "embeddings" else None,
+            "conversation_id": self.digest(prompt.conversation) if prompt.conversation else None,
+            "messages": [self._message(message, index) for index, message in enumerate(prompt.messages)],
+        }
+        return columns | prompt_totals(columns["messages"])
+
+    def answer(self, text: str, tool_calls: Sequence[Tool]) -> dict[str, Any]:
+        """Return the columns that an answer's text and tool calls tell."""
+        said = [text, *([call.name, call.arguments] for call in tool_calls)]
+        columns: dict[str, Any] = {
+            "response_digest": self._digest(_canonical(said)),
+            "response_sketch": self.sketch(text),
+            "tool_calls": [self._tool(call) for call in tool_calls],
+        }
+        return columns | ({"response_text": readable(text)} if self._keeps_text else {})
+
+    def text(self, text: str, *, find_passages: bool = True) -> TextDigest:
+        """Return what is kept of one text, from memory where it was digested before."""
+        digest = self.digest(text)
+        key = (digest, find_passages)
+        known = self._known.get(key)
+        if known is None:
+            found = passages(text) if find_passages else []
+            tokens = sum(_tokens(passage) for passage in found)
+            known = TextDigest(digest, _tokens(text), self.sketch(text), len(found), tokens)
+            self._known[key] = known
+            if len(self._known) > REMEMBERED_TEXTS:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(key)
+        return known
+
+    def _message(self, message: Message, index: int) -> dict[str, Any]:
+        if message.role == "input" and index >= SKETCHED_INPUTS:
+            kept = TextDigest(self.digest(message.text), _tokens(message.text), [], 0, 0)
+        else:
+            kept = self.text(message.text, find_passages=message.role not in ("assistant", "input"))
+        entry: dict[str, Any] = {
+            "role": message.role,
+            "digest": kept.digest,
+            "tokens": kept.tokens + message.extra_tokens,
+        }
+        entry |= {"sketch": kept.sketch, "passages": kept.passages}
+        if kept.passages:
+            entry["passage_tokens"] = kept.passage_tokens
+        if message.other_parts:
+            entry["other_parts"] = message.other_parts
+        if message.tool_calls:
+            entry["tool_calls"] = [self._tool(call) for call in message.tool_calls]
+            entry["tokens"] += sum(_tokens(call.name + call.arguments) for call in message.tool_calls)
+        if message.answers:
+            entry["id_digest"] = self.digest(message.answers)
+        if self._keeps_text:
+            entry["text"] = readable(message.text)
+        return entry
+
+    def _tool(self, call: Tool) -> dict[str, Any]:
+        arguments = _parsed(call.arguments)
+        return {
+            "name": readable(call.name),
+            "arguments_digest": self._digest(_canonical(arguments)),
+            "id_digest": self.digest(call.id) if call.id else None,
+        }
+
+    def _digest(self, data: bytes) -> str:
+        return blake2b(data, key=self._key, digest_size=8).hexdigest()
+
+
+def prompt_totals(messages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the columns that sum up a call's ``messages``: system, history and passage tokens."""
+    users = [index for index, message in enumerate(messages) if message["role"] == "user"]
+    talk = [message for message in messages[: users[-1] if users else 0] if message["role"] in ("user", "assistant")]
+    return {
+        "system_tokens": sum(m["tokens"] for m in messages if m["role"] in ("system", "developer")),
+        "history_messages": len(talk),
+        "history_tokens": sum(message["tokens"] for message in talk),
+        "passages": sum(message["passages"] for message in messages),
+        "passage_tokens": sum(message.get("passage_tokens", 0) for message in messages),
+    }
+
+
+def prompt_tokens(columns: Mapping[str, Any]) -> int:
+    """Return the tokens that ``columns`` estimate for the whole prompt, tool schemas included."""
+    tokens: int = columns["tool_schema_tokens"] + sum(message["tokens"] for message in columns["messages"])
+    return tokens
+
+
+def scale_tokens(columns: dict[str, Any], input_tokens: int) -> dict[str, Any]:
+    """Return ``columns`` with their estimated tokens scaled so that all add up to the provider's ``input_tokens``.
+
+    Unchanged where part of the prompt can't be seen (an image, a conversation that the provider keeps): its tokens
+    would be given to the texts.
+    """
+    estimated = prompt_tokens(columns)
+    unseen = columns["attributes"].get("previous_response") or any(
+        "other_parts" in message for message in columns["messages"]
+    )
+    if unseen or not estimated or estimated == input_tokens:
+        return columns
+    factor = input_tokens / estimated
+    schemas = round(columns["tool_schema_tokens"] * factor)
+    messages, before = [], columns["tool_schema_tokens"]
+    for message in columns["messages"]:
+        after = before + message["tokens"]
+        scaled = {**message, "tokens": round(after * factor) - round(before * factor)}
+        if "passage_tokens" in message:
+            scaled["passage_tokens"] = min(scaled["tokens"], round(message["passage_tokens"] * factor))
+        messages.append(scaled)
+        before = after
+    return {**columns, "tool_schema_tokens": schemas, "messages": messages} | prompt_totals(messages)
+
+
+def readable(text: str) -> str:
+    """Return ``text`` without lone surrogates, which no JSON file can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _tokens(text: str) -> int:
+    return -(-len(text) // CHARACTERS_PER_TOKEN)
+
+
+def _canonical(value: Any) -> bytes:
+    """Return JSON that does not depend on the order of keys."""
+    return as_json(value).encode("utf-8", "surrogatepass")
+
+
+def _parsed(arguments: str) -> Any:
+    """Return a tool call's arguments as data, so that spacing and key order make no difference."""
+    try:
+        return orjson.loads(arguments)
+    except ValueError:
+        return arguments
