@@ -19,7 +19,7 @@ from perfnb.recording.manifest import read_manifest, write_manifest
 from perfnb.recording.schema import SCHEMA_VERSION, TABLES
 from perfnb.recording.seal import abandoned, live_rows, seal_abandoned
 from perfnb.recording.upgrade import upgrade
-from perfnb.recording.views import Files, connect, damage, listing, sizes, view
+from perfnb.recording.views import Files, Views, damage, listing
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Content = Literal["digest", "full"]
 
 KEY = "digest.key"
-SEALED_MEANWHILE_TRIES = 5
 
 # How to get the evidence of each table, for NotMeasured.
 HOW_TO_MEASURE = {
@@ -64,8 +63,7 @@ class Recording:
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
         self.path = path
         self.manifest = dict(manifest)
-        self._connection: duckdb.DuckDBPyConnection | None = None
-        self._files: dict[str, tuple[tuple[Path, ...], tuple[Path, ...]]] = {}
+        self._views = Views(path)
         self._derived: dict[str, Any] = {}
         self._timeline = Writer(path)
         self._lock = threading.RLock()
@@ -160,17 +158,16 @@ class Recording:
         """
         duckdb = import_module("duckdb")
         with self._lock:
-            for _ in range(SEALED_MEANWHILE_TRIES):
-                try:
-                    return self.refresh().execute(sql, dict(parameters or {})).df()
-                except duckdb.IOException:  # a journal was sealed between listing and reading
-                    self._files = {}
-                except duckdb.Error as error:
-                    if type(error) in (duckdb.Error, duckdb.InvalidInputException):
-                        self._require_whole_files()
-                    raise
-            self._require_whole_files()
-            return self.refresh().execute(sql, dict(parameters or {})).df()
+            try:
+                return self.refresh().execute(sql, dict(parameters or {})).df()
+            except duckdb.IOException:  # a file went away after it was listed
+                self._views.close()
+                self._require_whole_files()
+                return self.refresh().execute(sql, dict(parameters or {})).df()
+            except duckdb.Error as error:
+                if type(error) in (duckdb.Error, duckdb.InvalidInputException):
+                    self._require_whole_files()
+                raise
 
     def has(self, table: str) -> bool:
         """Tell whether ``table`` holds a row."""
@@ -213,25 +210,14 @@ class Recording:
     def refresh(self) -> "duckdb.DuckDBPyConnection":
         """Return the connection after pointing its views at the files there are now."""
         with self._lock:
-            if self._connection is None:
-                self._connection = connect()
-            listing = {table: self._listing(table) for table in TABLES}
-            state = {table: (sealed, sizes(live)) for table, (sealed, live) in listing.items()}
-            if state != self._files:
-                for table, (sealed, live) in listing.items():
-                    if state[table] != self._files.get(table):
-                        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {table} AS {view(table, sealed, live)}")
-                self._files = state
+            if self._views.refresh():
                 self._derived.clear()
-            return self._connection
+            return self._views.connection
 
     def close(self) -> None:
         """Release what reading took and seal the timeline; the recording can be used again afterwards."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
-            self._files = {}
+            self._views.close()
             self._derived.clear()
         self._timeline.close()
 
@@ -271,10 +257,8 @@ class Recording:
 
     def _after_fork(self) -> None:
         """Start anew in a forked child, where DuckDB's threads are gone; closing its connection could wait for them."""
-        _parents_connections.append(self._connection)
+        _parents_connections.append(self._views.leave())
         self._lock = threading.RLock()
-        self._connection = None
-        self._files = {}
         self._derived = {}
 
 

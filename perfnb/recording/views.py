@@ -1,7 +1,7 @@
 """SQL views over the files of a recording, sealed and live together."""
 
+import contextlib
 import os
-from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,86 @@ if TYPE_CHECKING:
 Files = tuple[tuple[Path, ...], tuple[Path, ...]]
 
 
+class Views:
+    """A DuckDB connection with one view a table; not safe to use from several threads at once.
+
+    Journals are held open, and read through the descriptor, so that one that is sealed and removed while a query runs
+    is still there for it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._files: dict[str, Files] = {}
+        self._descriptors: dict[Path, int] = {}
+        self._sizes: dict[Path, int] = {}
+
+    @property
+    def connection(self) -> "duckdb.DuckDBPyConnection":
+        """Return the connection; its views are those of the latest :meth:`refresh`."""
+        if self._connection is None:
+            self._connection = connect()
+        return self._connection
+
+    def refresh(self) -> bool:
+        """Point the views at the files there are now and tell whether there is something new."""
+        files = self._listing()
+        changed = [table for table in TABLES if files[table] != self._files.get(table)]
+        for table in changed:
+            self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {table} AS {self._view(table, *files[table])}")
+        self._files = files
+        if changed:
+            self._close_all_but({path for _, live in files.values() for path in live})
+        sizes = {path: os.fstat(fd).st_size for path, fd in self._descriptors.items()}
+        is_new = bool(changed) or sizes != self._sizes
+        self._sizes = sizes
+        return is_new
+
+    def close(self) -> None:
+        """Release the connection and the journals."""
+        if self._connection is not None:
+            self._connection.close()
+        self.leave()
+
+    def leave(self) -> Any:
+        """Let go of the connection without closing it, and return it; close the journals."""
+        connection, self._connection = self._connection, None
+        self._close_all_but(set())
+        self._files = {}
+        self._sizes = {}
+        return connection
+
+    def _listing(self) -> dict[str, Files]:
+        while True:
+            files = {table: listing(self._path / table) for table in TABLES}
+            if all(self._is_open(path) for _, live in files.values() for path in live):
+                return files
+
+    def _is_open(self, journal: Path) -> bool:
+        if journal not in self._descriptors:
+            try:
+                self._descriptors[journal] = os.open(journal, os.O_RDONLY)
+            except FileNotFoundError:  # sealed since it was listed: list anew, its Parquet is there
+                return False
+        return True
+
+    def _close_all_but(self, wanted: set[Path]) -> None:
+        for path in self._descriptors.keys() - wanted:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptors.pop(path))
+
+    def _view(self, table: str, sealed: tuple[Path, ...], live: tuple[Path, ...]) -> str:
+        return view(table, sealed, tuple(Path(f"/dev/fd/{self._descriptors[path]}") for path in live))
+
+
 def connect() -> "duckdb.DuckDBPyConnection":
     """Return an in-memory connection with bounded memory."""
     connection: duckdb.DuckDBPyConnection = import_module("duckdb").connect(
         config={"memory_limit": "1200MB", "threads": min(4, os.cpu_count() or 2)}
     )
-    connection.execute("SET preserve_insertion_order = false; SET TimeZone = 'UTC'")
+    # the cache knows files by path, and a descriptor's path is soon another file's
+    connection.execute("SET preserve_insertion_order = false; SET enable_external_file_cache = false")
+    connection.execute("SET TimeZone = 'UTC'")
     return connection
 
 
@@ -36,22 +110,6 @@ def listing(folder: Path) -> Files:
     return sealed, tuple(path for path in journals if path.stem not in done)
 
 
-def sizes(journals: Iterable[Path]) -> tuple[Any, ...]:
-    """Return path and size of each journal, to tell whether there is something new."""
-    return tuple((path, _size(path)) for path in journals)
-
-
-def damage(parquet: Path) -> str:
-    """Return what is wrong with a sealed file, or nothing; reads all of it."""
-    duckdb = import_module("duckdb")
-    try:
-        with duckdb.connect() as connection:
-            connection.execute(f"SELECT max(length(COLUMNS(*)::VARCHAR)) FROM read_parquet([{file_list([parquet])}])")
-    except duckdb.Error as error:
-        return str(error).split("\n", 1)[0]
-    return ""
-
-
 def view(table: str, sealed: tuple[Path, ...], live: tuple[Path, ...]) -> str:
     """Return the SELECT that reads ``table``; a column that a file lacks is null in its rows."""
     declared = TABLES[table]
@@ -65,16 +123,20 @@ def view(table: str, sealed: tuple[Path, ...], live: tuple[Path, ...]) -> str:
     return f"SELECT {columns} FROM ({' UNION ALL BY NAME '.join(parts)})"
 
 
+def damage(parquet: Path) -> str:
+    """Return what is wrong with a sealed file, or nothing; reads all of it."""
+    duckdb = import_module("duckdb")
+    try:
+        with duckdb.connect() as connection:
+            connection.execute(f"SELECT max(length(COLUMNS(*)::VARCHAR)) FROM read_parquet([{file_list([parquet])}])")
+    except duckdb.Error as error:
+        return str(error).split("\n", 1)[0]
+    return ""
+
+
 def _named(folder: Path, suffix: str) -> tuple[Path, ...]:
     try:
         names = os.listdir(folder)  # noqa: PTH208 - one call on the hot path
     except FileNotFoundError:
         return ()
     return tuple(folder / name for name in sorted(names) if name.endswith(suffix))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:  # sealed since the listing; the next look finds the Parquet
-        return -1
