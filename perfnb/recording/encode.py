@@ -36,14 +36,22 @@ def _mended(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair has no UTF-8
     if depth < _DEEPEST and isinstance(value, Mapping):
-        return {_mended(str(key)): _mended(each, depth + 1) for key, each in value.items()}
+        return {_text(key): _mended(each, depth + 1) for key, each in value.items()}
     if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
         return [_mended(each, depth + 1) for each in value]
     try:
         orjson.dumps(value, option=_OPTIONS)
     except TypeError:
-        return _mended(str(value)[:_LONGEST_VALUE])
+        return _text(value)
     return value
+
+
+def _text(value: Any) -> str:
+    try:
+        text = str(value)
+    except Exception:  # too deep, too many digits, or a __str__ that fails: anything can come from the app under test
+        text = f"<{type(value).__name__}>"
+    return str(_mended(text[:_LONGEST_VALUE]))
 
 
 def _shortened(line: bytes) -> bytes:

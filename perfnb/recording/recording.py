@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from perfnb import __version__
 from perfnb.errors import BadRecording, NewerRecording, NotMeasured, NotWritable, WrongUse
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
+T = TypeVar("T")
 Content = Literal["digest", "full"]
 
 KEY = "digest.key"
@@ -156,18 +157,7 @@ class Recording:
 
         Raises BadRecording where a file is damaged, and DuckDB's own error where the SQL is wrong.
         """
-        duckdb = import_module("duckdb")
-        with self._lock:
-            try:
-                return self.refresh().execute(sql, dict(parameters or {})).df()
-            except duckdb.IOException:  # a file went away after it was listed
-                self._views.close()
-                self._require_whole_files()
-                return self.refresh().execute(sql, dict(parameters or {})).df()
-            except duckdb.Error as error:
-                if type(error) in (duckdb.Error, duckdb.InvalidInputException):
-                    self._require_whole_files()
-                raise
+        return self._read(lambda connection: connection.execute(sql, dict(parameters or {})).df())
 
     def has(self, table: str) -> bool:
         """Tell whether ``table`` holds a row."""
@@ -193,11 +183,10 @@ class Recording:
             f"SELECT min({time}) AS first, max({time}{_plus_duration(name)}) AS last FROM {name}"
             for name, time in self._time_columns
         ]
-        frame = self.query(f"SELECT min(first) AS first, max(last) AS last FROM ({' UNION ALL '.join(parts)})")
-        first, last = frame.iloc[0]
-        if first != first or first is None:
-            return Window(self.manifest.get("created", 0), self.manifest.get("created", 0))
-        return Window(int(first), int(last))
+        sql = f"SELECT min(first), max(last) FROM ({' UNION ALL '.join(parts)})"
+        first, last = self._read(lambda connection: connection.execute(sql).fetchone()) or (None, None)
+        created = self.manifest.get("created", 0)
+        return Window(created if first is None else first, created if last is None else last)
 
     def derived(self, name: str, build: Callable[[], Any]) -> Any:
         """Return what ``build`` returned the first time for the rows there are now: a memo that new rows clear."""
@@ -243,10 +232,25 @@ class Recording:
             return 0
         rows = f"SELECT count(*) FROM ({live_rows(table, gone)}) WHERE {TABLES[table].time} IS NULL"
         try:
-            (torn,) = self.refresh().execute(rows).fetchone() or (0,)
+            with self._lock:
+                (torn,) = self.refresh().execute(rows).fetchone() or (0,)
         except import_module("duckdb").IOException:  # sealed since the listing, and counted there from now on
             return 0
         return int(torn)
+
+    def _read(self, run: "Callable[[duckdb.DuckDBPyConnection], T]") -> "T":
+        duckdb = import_module("duckdb")
+        with self._lock:
+            try:
+                return run(self.refresh())
+            except duckdb.IOException:  # a file went away after it was listed
+                self._views.close()
+                self._require_whole_files()
+                return run(self.refresh())
+            except duckdb.Error as error:
+                if type(error) in (duckdb.Error, duckdb.InvalidInputException):
+                    self._require_whole_files()
+                raise
 
     def _require_whole_files(self) -> None:
         """Raise BadRecording for the first sealed file that can't be read."""

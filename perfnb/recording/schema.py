@@ -274,7 +274,7 @@ STACKS = Table(
         _time("time", "when it was sampled, or the start of the sampling window"),
         _count("pid", "process"),
         _text("thread", "thread name or id"),
-        _text("stack", "collapsed, root first: module:function (file:line);…"),
+        _text("stack", "collapsed, root first: function (file:line);…"),
         _count("samples", "how many samples showed it"),
         _flag("on_cpu", "the thread was running"),
         _flag("holds_gil", "the thread held the interpreter lock"),

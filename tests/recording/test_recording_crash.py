@@ -46,7 +46,9 @@ def test_no_acknowledged_row_is_lost_to_kill_9(tmp_path: Path, kill: int) -> Non
     assert not list(recording.path.glob("*/*.partial"))
 
 
-@pytest.mark.parametrize("torn", ['{"time": 3, "metr', '{"time": 3, "metric": "x"', "{", '"', '{"time": 3, "unit": "\\ud8'])
+@pytest.mark.parametrize(
+    "torn", ['{"time": 3, "metr', '{"time": 3, "metric": "x"', "{", '"', '{"time": 3, "unit": "\\ud8']
+)
 def test_a_torn_last_line_is_skipped_and_counted(tmp_path: Path, torn: str) -> None:
     recording = Recording.create(tmp_path / "x.perfnb")
     folder = recording.path / "samples"

@@ -17,9 +17,7 @@ def test_four_writers_of_100_000_rows_and_a_reader(tmp_path: Path) -> None:
     recording = Recording.create(tmp_path / "x.perfnb")
     assert not recording.has("samples")
     command = [sys.executable, WRITER, recording.path]
-    writers = [
-        subprocess.Popen([*command, f"writer {n}", str(ROWS), str(BATCH), str(SEAL_AT)]) for n in range(WRITERS)
-    ]
+    writers = [subprocess.Popen([*command, f"writer {n}", str(ROWS), str(BATCH), str(SEAL_AT)]) for n in range(WRITERS)]
     counts: list[int] = []
     while any(writer.poll() is None for writer in writers):
         frame = recording.query("SELECT count(*) AS n, count(DISTINCT (entity, value)) AS d FROM samples")
