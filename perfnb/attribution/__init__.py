@@ -12,8 +12,22 @@ from perfnb.attribution import requests as _requests
 from perfnb.errors import NotMeasured
 from perfnb.recording import Recording
 
-__all__ = ["calls", "critical_path", "prepare", "requests", "timeline_of", "total_wait_ms"]
+__all__ = [
+    "GENERATING",
+    "answers",
+    "calls",
+    "calls_on_path",
+    "critical_path",
+    "prepare",
+    "requests",
+    "share_of_wait",
+    "timeline_of",
+    "total_wait_ms",
+]
 
+GENERATING = ("chat", "responses", "text_completion", "generate_content")
+
+HOW_TO_SEE_CALLS = "model calls: perfnb record --upstream URL, or traces with GenAI spans"
 HOW_TO_SEE_REQUESTS = "requests or model calls: perfnb record --upstream URL --listen PORT --app URL, or --otlp"
 
 
@@ -93,3 +107,54 @@ def timeline_of(recording: Recording, request_id: str) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def calls_on_path(recording: Recording) -> pd.DataFrame:
+    """Return the attempts of the requests whose critical path is known, failed ones included.
+
+    The columns of :func:`calls`, and on_path_ms (the part of the users' wait the attempt alone explains; 0 where it
+    ran beside something longer), waiting_ms (that part before the first token) and generating_ms (after it; all of
+    it where no first token was seen), first_digest (of the first message) and shape (calls of one kind: same model,
+    tools and system prompt).
+    """
+
+    def build() -> pd.DataFrame:
+        path = critical_path(recording)
+        on_path = path.dropna(subset=["call_id"]).groupby("call_id")[["exclusive_ms", "before_first_token_ms"]].sum()
+        connection = recording.refresh()
+        connection.register("wanted_requests", path[["request_id"]].drop_duplicates())
+        frame = connection.execute(_CALLS_OF_REQUESTS).df()
+        connection.unregister("wanted_requests")
+        frame = frame.join(on_path, on="call_id")
+        frame["on_path_ms"] = frame.pop("exclusive_ms").fillna(0.0)
+        frame["waiting_ms"] = frame.pop("before_first_token_ms").fillna(0.0)
+        frame["generating_ms"] = frame["on_path_ms"] - frame["waiting_ms"]
+        return frame
+
+    frame: pd.DataFrame = prepare(recording).derived("calls on path", build)
+    if frame.empty:
+        raise NotMeasured("no model calls", hint=HOW_TO_SEE_CALLS)
+    return frame
+
+
+_CALLS_OF_REQUESTS = """
+SELECT * EXCLUDE (response_text, attributes, messages),
+       json_extract_string(messages, '$[0].digest') AS first_digest,
+       coalesce(request_model, '') || '|' || coalesce(tools_offered, 0) || '|' || coalesce(CASE
+           WHEN json_extract_string(messages, '$[0].role') IN ('system', 'developer')
+           THEN json_extract_string(messages, '$[0].digest') END, '') AS shape
+FROM model_calls WHERE request_id IN (SELECT request_id FROM wanted_requests)
+ORDER BY start_time
+"""
+
+
+def answers(recording: Recording) -> pd.DataFrame:
+    """Return the rows of :func:`calls_on_path` that generate text and succeeded."""
+    frame = calls_on_path(recording)
+    return frame[frame["operation"].isin(GENERATING) & frame["error_type"].isna()]
+
+
+def share_of_wait(recording: Recording, lost_ms: float) -> float:
+    """Return ``lost_ms`` as a part, 0 to 1, of the time all requests on the critical path took."""
+    total = total_wait_ms(recording)
+    return min(1.0, max(0.0, lost_ms) / total) if total else 0.0

@@ -7,8 +7,10 @@ work is not counted twice and the exclusive times add up to the request's durati
 Source: C. Yang and B. Miller, Critical path analysis for distributed programs (1988); the same walk as in Uber's CRISP.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -18,6 +20,9 @@ from perfnb.recording import Recording
 SAMPLE_REQUESTS = 4000
 
 KINDS = ("model", "embedding", "retrieval", "database", "tool", "http", "cache", "agent", "backoff", "app")
+
+# A span longer than this part of its request is a wrapper, not a stage of it.
+WRAPS = 0.95
 
 _KIND_OF_OPERATION = {
     "chat": "model",
@@ -45,6 +50,7 @@ class Node:
     end: int
     call_id: str | None = None
     first_token: int | None = None
+    stage: str = ""
     children: "list[Node]" = field(default_factory=list)
 
 
@@ -93,8 +99,8 @@ def sampled_requests(recording: Recording, limit: int = SAMPLE_REQUESTS) -> pd.D
 def paths(recording: Recording, requests: pd.DataFrame) -> pd.DataFrame:
     """Return the critical path of ``requests``.
 
-    One row is one node on the path: request_id, id, call_id, name, kind, exclusive_ms, before_first_token_ms (the part
-    of a call's time before its first token).
+    One row is one node on the path: request_id, id, call_id, name, kind, stage (the outermost named step of the app it
+    belongs to, or ""), exclusive_ms, before_first_token_ms (the part of a call's time before its first token).
     """
     rows = []
     for request_id, root in trees(recording, requests):
@@ -104,11 +110,11 @@ def paths(recording: Recording, requests: pd.DataFrame) -> pd.DataFrame:
             if node.first_token is not None:
                 waited = max(0, min(segment.end, node.first_token) - segment.start) / 1e6
             exclusive = (segment.end - segment.start) / 1e6
-            rows.append((request_id, node.id, node.call_id, node.name, node.kind, exclusive, waited))
-    columns = ["request_id", "id", "call_id", "name", "kind", "exclusive_ms", "before_first_token_ms"]
+            rows.append((request_id, node.id, node.call_id, node.name, node.kind, node.stage, exclusive, waited))
+    columns = ["request_id", "id", "call_id", "name", "kind", "stage", "exclusive_ms", "before_first_token_ms"]
     frame = pd.DataFrame(rows, columns=columns)
-    keys = columns[:5]
-    return frame.groupby(keys, dropna=False, sort=False)[columns[5:]].sum().reset_index()
+    keys = columns[:6]
+    return frame.groupby(keys, dropna=False, sort=False)[columns[6:]].sum().reset_index()
 
 
 def trees(recording: Recording, requests: pd.DataFrame) -> Iterator[tuple[str, Node]]:
@@ -135,15 +141,15 @@ def trees(recording: Recording, requests: pd.DataFrame) -> Iterator[tuple[str, N
         )
 
 
-def _by(frame: pd.DataFrame, column: str) -> dict[str, list[tuple[object, ...]]]:
-    grouped: dict[str, list[tuple[object, ...]]] = {}
+def _by(frame: pd.DataFrame, column: str) -> dict[str, list[Any]]:
+    grouped: dict[str, list[Any]] = {}
     position = list(frame.columns).index(column)
     for row in frame.itertuples(index=False, name="Row"):
         grouped.setdefault(row[position], []).append(row)
     return grouped
 
 
-def _tree(request: tuple, spans: Iterable[tuple], calls: Iterable[tuple]) -> Node:  # type: ignore[type-arg]
+def _tree(request: Any, spans: Iterable[Any], calls: Collection[Any]) -> Node:
     root = Node(request.request_id, request.route or "request", "app", int(request.start_time), int(request.end_time))
     nodes: dict[str, Node] = {}
     for span in spans:
@@ -156,15 +162,32 @@ def _tree(request: tuple, spans: Iterable[tuple], calls: Iterable[tuple]) -> Nod
         parent = nodes.get(span.parent_span_id, root)
         node = nodes[span.span_id]
         (parent if parent is not node else root).children.append(node)
+    attempts = Counter(call.chain for call in calls)
     chains: dict[str, Node] = {}
     for call in calls:
-        _attach(call, nodes, chains, root)
+        _attach(call, nodes, chains if attempts[call.chain] > 1 else None, root)
     for node in (*nodes.values(), *chains.values()):
         _settle(node)
+    _name_stages(root)
     return root
 
 
-def _attach(call: tuple, nodes: dict[str, Node], chains: dict[str, Node], root: Node) -> None:  # type: ignore[type-arg]
+def _name_stages(root: Node) -> None:
+    """Give every node the outermost step of the app above it; spans that merely wrap the whole request are passed."""
+    whole = root.end - root.start
+    outer = [root]
+    while outer:
+        for child in outer.pop().children:
+            if child.kind not in ("app", "retrieval", "tool", "agent"):
+                continue
+            if child.children and child.end - child.start > WRAPS * whole:
+                outer.append(child)
+            else:
+                for node, _ in in_drawing_order(child):
+                    node.stage = child.name
+
+
+def _attach(call: Any, nodes: dict[str, Node], chains: dict[str, Node] | None, root: Node) -> None:
     """Hang a call under its span, or let the span be the call where only the span saw it."""
     start, end = int(call.start_time), int(call.end_time)
     kind = _KIND_OF_OPERATION.get(call.operation, "http")
@@ -176,7 +199,7 @@ def _attach(call: tuple, nodes: dict[str, Node], chains: dict[str, Node], root: 
         return
     node = Node(call.call_id, name, kind, start, end, call.call_id, first)
     parent = own or nodes.get(call.parent_span_id) or root
-    if own is None:  # no span holds the attempts of this prompt together: let a node of ours do
+    if own is None and chains is not None:  # no span holds the attempts of this prompt together: let a node of ours do
         if call.chain not in chains:
             chains[call.chain] = Node(f"chain {call.chain}", name, "app", start, end)
             parent.children.append(chains[call.chain])

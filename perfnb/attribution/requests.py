@@ -62,7 +62,56 @@ WHERE place = 1 AND (trace_id, span_id) NOT IN (SELECT trace_id, span_id FROM jo
 """
 
 # Nothing but calls: each prompt, with its retries, stands for a request.
-_LONE# A chain is one prompt with its retries: attempts go on as long as the one before failed.
+_LONE_CALLS = """
+INSERT INTO user_requests BY NAME
+SELECT first_call AS request_id, 'call' AS source, path AS route, start_time, end_time,
+       (end_time - start_time) / 1e6 AS duration_ms, time_to_first_token_ms AS time_to_first_content_ms, stream,
+       error_type
+FROM (
+    SELECT min_by(call_id, start_time) AS first_call, any_value(path) AS path, min(start_time) AS start_time,
+           max(end_time) AS end_time, min(time_to_first_token_ms) AS time_to_first_token_ms,
+           bool_or(stream) AS stream, nullif(max_by(coalesce(error_type, ''), start_time), '') AS error_type
+    FROM (SELECT *, sum(CASE WHEN failed_before THEN 0 ELSE 1 END)
+                      OVER (PARTITION BY prompt, request_model ORDER BY start_time, call_id) AS chain
+          FROM (SELECT *, coalesce(prompt_digest, call_id) AS prompt,
+                       lag(error_type) OVER (PARTITION BY coalesce(prompt_digest, call_id), request_model
+                                             ORDER BY start_time, call_id) IS NOT NULL AS failed_before
+                FROM joined_calls))
+    GROUP BY prompt, request_model, chain)
+"""
+
+_BY_TRACE = """
+CREATE OR REPLACE TEMP TABLE owners AS
+SELECT call_id, request_id, 1.0 AS certainty FROM (
+    SELECT c.call_id, r.request_id,
+           row_number() OVER (PARTITION BY c.call_id ORDER BY abs(c.start_time - r.start_time), r.request_id) AS place
+    FROM joined_calls c JOIN user_requests r ON r.trace_id = c.trace_id)
+WHERE place = 1
+"""
+
+_CANDIDATES = """
+CREATE OR REPLACE TEMP TABLE candidates AS
+SELECT c.call_id, r.request_id, c.start_time - r.start_time AS distance,
+       count(*) OVER (PARTITION BY c.call_id) AS rivals
+FROM joined_calls c JOIN user_requests r ON c.start_time >= r.start_time AND c.start_time < r.end_time
+WHERE c.call_id NOT IN (SELECT call_id FROM owners)
+"""
+
+_BY_TIME = """
+INSERT INTO owners
+SELECT call_id, request_id, 1.0 / rivals FROM (
+    SELECT *, row_number() OVER (PARTITION BY call_id ORDER BY distance, request_id) AS place FROM candidates)
+WHERE place = 1
+"""
+
+_AMBIGUOUS = """
+SELECT a.call_id, a.request_id, a.distance, r.body_sketch, c.messages
+FROM candidates a JOIN user_requests r USING (request_id) JOIN joined_calls c USING (call_id)
+WHERE a.rivals BETWEEN 2 AND 50 AND r.body_sketch IS NOT NULL AND c.messages IS NOT NULL
+LIMIT 200000
+"""
+
+# A chain is one prompt with its retries: attempts go on as long as the one before failed.
 _CALLS = """
 CREATE OR REPLACE TEMP TABLE model_calls AS
 WITH owned AS (

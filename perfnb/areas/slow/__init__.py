@@ -1,1 +1,15 @@
-"""The area slow: where the user's wait goes."""
+"""The area slow: where the user's wait goes, and why."""
+
+from perfnb.areas.slow import (
+    caching,
+    concurrency,
+    context,
+    hotspots,
+    provider,
+    reasoning,
+    retries,
+    stages,
+    streaming,
+)
+
+__all__ = ["caching", "concurrency", "context", "hotspots", "provider", "reasoning", "retries", "stages", "streaming"]

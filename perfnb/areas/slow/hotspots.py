@@ -1,0 +1,285 @@
+"""What the app's own code does while requests wait: a blocked event loop, a Python hot spot."""
+
+import re
+from dataclasses import dataclass
+
+import pandas as pd
+
+from perfnb.attribution import prepare, share_of_wait, total_wait_ms
+from perfnb.checklist import check
+from perfnb.errors import NotMeasured
+from perfnb.finding import Clear, Finding
+from perfnb.objectives import Objectives, severity
+from perfnb.recording import Recording
+
+HOW_TO_SAMPLE = "stacks: perfnb record --pid PID (py-spy), or a --app URL on this host"
+
+_FRAME = re.compile(r"^(?P<function>.*?) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\)$")
+
+# Frames that drive an event loop; what stands above them in a stack is a callback at work.
+_LOOP = re.compile(r"^(run_forever|run_until_complete|_run_once|run|_run)$")
+_LOOP_FILES = re.compile(r"(asyncio/|uvloop/|uvicorn/|anyio/|trio/|hypercorn/|aiohttp/web\.py)")
+_WAITING = re.compile(r"^(select|poll|epoll|kqueue|_wait_for_tstate_lock|wait|_run_once|run_forever)$")
+
+# Code that belongs to Python or to installed packages; the nearest frame outside it is the app's.
+_LIBRARY = re.compile(
+    r"(^<|site-packages|dist-packages|^lib/python|python3\.\d+/|/lib/python|importlib|asyncio/|concurrent/futures|threading\.py$)"
+)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a stack."""
+
+    function: str
+    file: str
+    line: int | None
+
+    @property
+    def is_library(self) -> bool:
+        """Tell whether this is Python's or a package's code."""
+        return bool(_LIBRARY.search(self.file)) or not self.file.endswith(".py")
+
+    def __str__(self) -> str:
+        return f"{self.function} ({self.file}:{self.line})" if self.line else f"{self.function} ({self.file})"
+
+
+def frames(stack: str) -> tuple[Frame, ...]:
+    """Return the frames of a collapsed stack, root first; a frame of another form keeps its text as function."""
+    parsed = []
+    for part in stack.split(";"):
+        match = _FRAME.match(part.strip())
+        if match:
+            line = match["line"]
+            parsed.append(Frame(match["function"], match["file"], int(line) if line else None))
+        else:
+            parsed.append(Frame(part.strip(), "", None))
+    return tuple(parsed)
+
+
+def above_loop(stack: tuple[Frame, ...]) -> tuple[Frame, ...] | None:
+    """Return the frames a callback of the event loop has on the stack; empty while it waits; None off the loop."""
+    last = max((index for index, frame in enumerate(stack) if _drives_loop(frame)), default=None)
+    if last is None:
+        return None
+    above = stack[last + 1 :]
+    if above and _WAITING.match(above[0].function) and above[0].is_library:
+        return ()
+    return above
+
+
+def _drives_loop(frame: Frame) -> bool:
+    return bool(_LOOP.match(frame.function) and _LOOP_FILES.search(frame.file))
+
+
+def culprit(stack: tuple[Frame, ...]) -> Frame:
+    """Return the app's own frame nearest to what runs, or what runs where no frame is the app's."""
+    own = [frame for frame in stack if not frame.is_library]
+    return own[-1] if own else stack[-1]
+
+
+def blocked_looks(recording: Recording) -> pd.DataFrame:
+    """Return each look at a thread that runs an event loop: time, pid, thread, is_blocked, where, doing.
+
+    Blocked means that the same callback stood on the same line in two looks in a row: at 5 to 10 looks a second, it
+    kept the loop for 100 ms or longer.
+    """
+    return recording.derived("blocked looks", lambda: _blocked_looks(recording))
+
+
+def _blocked_looks(recording: Recording) -> pd.DataFrame:
+    looks = recording.query(
+        "SELECT time, pid, thread, stack FROM stacks WHERE mode = 'dump' ORDER BY pid, thread, time"
+    )
+    rows = []
+    for (pid, thread), group in looks.groupby(["pid", "thread"]):
+        above = [above_loop(frames(stack)) for stack in group["stack"]]
+        if all(each is None for each in above):
+            continue
+        for position, (time, here) in enumerate(zip(group["time"], above, strict=True)):
+            neighbours = above[max(0, position - 1) : position] + above[position + 1 : position + 2]
+            busy = bool(here) and here in neighbours
+            rows.append(
+                (
+                    time,
+                    pid,
+                    thread,
+                    busy,
+                    str(culprit(here)) if busy and here else None,
+                    str(here[-1]) if busy and here else None,
+                )
+            )
+    return pd.DataFrame(rows, columns=["time", "pid", "thread", "is_blocked", "where", "doing"])
+
+
+def hot_functions(recording: Recording) -> pd.DataFrame:
+    """Return the app's functions by processor time below them: where, cpu_s, part (of the sampled processor time).
+
+    Each sample counts once, for the app's frame nearest to what runs.
+    """
+    return recording.derived("hot functions", lambda: _hot_functions(recording))
+
+
+def _hot_functions(recording: Recording) -> pd.DataFrame:
+    stacks = recording.query(
+        "SELECT stack, sum(samples) AS samples, sum(samples * period_ms) / 1000 AS cpu_s FROM stacks "
+        "WHERE mode = 'profile' AND on_cpu GROUP BY stack"
+    )
+    parsed = [frames(stack) for stack in stacks["stack"]]
+    where = [_place(culprit(stack)) for stack in parsed]
+    is_own = [any(not frame.is_library for frame in stack) for stack in parsed]
+    named = stacks.assign(where=where, is_own=is_own)
+    groups = named.groupby(["where", "is_own"])["cpu_s"].sum().reset_index().sort_values("cpu_s", ascending=False)
+    return groups.assign(part=groups["cpu_s"] / max(1e-9, groups["cpu_s"].sum()))
+
+
+def _place(frame: Frame) -> str:
+    return f"{frame.function} ({frame.file})"
+
+
+def _profiled_seconds(recording: Recording) -> float:
+    """Return how long processor samples were taken, from the windows' starts and lengths."""
+    row = recording.query(
+        "SELECT coalesce(sum(length), 0) AS seconds FROM (SELECT time, pid, max(total) AS length FROM "
+        "(SELECT time, pid, thread, sum(samples * period_ms) / 1000 AS total FROM stacks WHERE mode = 'profile' "
+        "GROUP BY time, pid, thread) GROUP BY time, pid)"
+    ).iloc[0]
+    return float(row["seconds"])
+
+
+@check("blocked-event-loop", area="slow")
+def blocked_event_loop(
+    recording: Recording, objectives: Objectives, *, min_part: float = 0.15, least: int = 4, late_ms: float = 250
+) -> Finding | Clear:
+    """Synchronous work holds the event loop, so that all requests stand still together (R21).
+
+    Seen in stacks, or by a light request that is answered late while another is under way.
+
+    Source: E37, D32, C22
+    """
+    looks = blocked_looks(recording)
+    if looks.empty:
+        return _late_beside_others(recording, objectives, late_ms)
+    busy = _during_requests(recording, looks)
+    blocked = busy[busy["is_blocked"]]
+    part = len(blocked) / max(1, len(busy))
+    if len(blocked) < least or part < min_part:
+        return Clear(f"the event loop was held in {len(blocked)} of {len(busy)} looks while requests were under way")
+    where = blocked["where"].value_counts()
+    doing = blocked.loc[blocked["where"] == where.index[0], "doing"].value_counts().index[0]
+    return Finding(
+        title=f"The event loop stands still {part:.0%} of the time in {where.index[0]}",
+        severity=severity(part / min_part, part),
+        share=float(part),
+        evidence=(
+            f"{len(blocked)} of {len(busy)} looks while requests were under way found the same line twice in a row",
+            f"{where.iloc[0]} of them in {where.index[0]}, doing {doing}",
+        ),
+        remedy="Await the asynchronous form of this call, or move it off the loop with asyncio.to_thread.",
+        effort="low",
+        frame=where.head(20).rename("looks").reset_index(),
+        figure="flame",
+    )
+
+
+def _during_requests(recording: Recording, looks: pd.DataFrame) -> pd.DataFrame:
+    """Return looks taken while a request was under way; all where no request was seen."""
+    prepare(recording)
+    spans = recording.query("SELECT start_time, end_time FROM user_requests ORDER BY start_time")
+    if spans.empty:
+        return looks
+    starts, ends = spans["start_time"].to_numpy(), spans["end_time"].cummax().to_numpy()
+    latest = starts.searchsorted(looks["time"].to_numpy(), side="right") - 1
+    inside = (latest >= 0) & (ends[latest.clip(min=0)] >= looks["time"].to_numpy())
+    return looks[inside]
+
+
+def _late_beside_others(recording: Recording, objectives: Objectives, late_ms: float) -> Finding | Clear:
+    """Judge by the light requests a probe sends beside each of its requests."""
+    lags = recording.query("SELECT start_time, duration_ms FROM http_requests WHERE phase = 'lag' ORDER BY start_time")
+    if lags.empty:
+        raise NotMeasured(
+            "neither stacks of an event loop nor a probe's light requests",
+            hint=HOW_TO_SAMPLE + "; or perfnb record --url URL",
+        )
+    late = lags[lags["duration_ms"] >= late_ms]
+    part = len(late) / len(lags)
+    if len(late) < 3 or part < 0.1:
+        return Clear(f"{len(late)} of {len(lags)} light requests beside others took over {late_ms:.0f} ms")
+    share = share_of_wait(recording, late["duration_ms"].sum())
+    limit = objectives["health_check_ms"]
+    return Finding(
+        title=f"While one request is under way, another waits {late['duration_ms'].median():.0f} ms for a trivial answer",
+        severity=severity(limit.miss(late["duration_ms"].median()), share),
+        share=share,
+        evidence=(
+            f"{len(late)} of {len(lags)} light requests beside others took over {late_ms:.0f} ms; the rest {lags['duration_ms'].quantile(0.25):.0f} ms",
+            "the app does one thing at a time: its event loop or only worker is held",
+        ),
+        remedy="Sample stacks (--pid) to see the line; await the asynchronous form of the call or use asyncio.to_thread.",
+        effort="low",
+        figure="requests_over_time",
+    )
+
+
+@check("python-hot-spot", area="slow")
+def python_hot_spot(
+    recording: Recording,
+    objectives: Objectives,
+    *,
+    min_part: float = 0.4,
+    min_busy: float = 0.15,
+    min_share: float = 0.1,
+) -> Finding | Clear:
+    """One function of the app burns most of the processor time, and requests wait for it (R22).
+
+    Source: C18, C19, C20, C22, B30, E55
+    """
+    if recording.query("SELECT 1 FROM stacks WHERE mode = 'profile' LIMIT 1").empty:
+        raise NotMeasured("no processor samples", hint=HOW_TO_SAMPLE)
+    hot = hot_functions(recording)
+    own = hot[hot["is_own"]]
+    window = _profiled_seconds(recording)
+    if own.empty or not window:
+        return Clear("no sample on the processor was in the app's own code")
+    first = own.iloc[0]
+    busy = float(hot["cpu_s"].sum()) / window
+    share = hot_share(recording)
+    if first["part"] < min_part or busy < min_busy or share < min_share:
+        return Clear(
+            f"{first['where']} takes {first['part']:.0%} of the processor time; the app is busy {busy:.0%} of the time"
+        )
+    return Finding(
+        title=f"{first['where']} takes {first['part']:.0%} of the app's processor time",
+        severity=severity(first["part"] / min_part * 1.5, share),
+        share=share,
+        evidence=(
+            f"{first['cpu_s']:.1f} s of {hot['cpu_s'].sum():.1f} s processor time in {window:.0f} s of samples; the app is busy {busy:.0%} of the time",
+            f"about {share:.0%} of the users' wait",
+        ),
+        remedy="Profile its lines (line_profiler), use a better algorithm or data structure, cache its result, or move it to a process.",
+        effort="medium",
+        frame=hot.head(20),
+        figure="flame",
+    )
+
+
+def hot_share(recording: Recording) -> float:
+    """Return the part of the users' wait the hottest function of the app may explain."""
+    hot = hot_functions(recording)
+    own = hot[hot["is_own"]]
+    window = _profiled_seconds(recording)
+    if own.empty or not window:
+        return 0.0
+    seconds = float(own["cpu_s"].iloc[0]) / window * recording.window.seconds
+    return share_of_wait(recording, seconds * 1000)
+
+
+def explained_by_stacks(recording: Recording) -> float:
+    """Return the wait in ms that stacks explain as a held event loop or a hot function; 0 without stacks."""
+    if not recording.has("stacks"):
+        return 0.0
+    looks = blocked_looks(recording)
+    busy = _during_requests(recording, looks) if not looks.empty else looks
+    held = float(busy["is_blocked"].mean()) if len(busy) else 0.0
+    return max(held, hot_share(recording)) * total_wait_ms(recording)
