@@ -1,0 +1,104 @@
+"""Calls to the model: one client for the app, timeouts, retries, streaming."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from openai import APIError, AsyncOpenAI, OpenAI
+
+from perfnb.demo.app.measurements import Measurements
+from perfnb.demo.app.settings import Settings
+
+Message = dict[str, Any]
+T = TypeVar("T")
+
+
+class Models:
+    """The provider's models under the app's current settings."""
+
+    def __init__(self, settings: Callable[[], Settings], measurements: Measurements) -> None:
+        self._settings = settings
+        self._measurements = measurements
+        self._clients: dict[tuple[float, int], AsyncOpenAI] = {}
+        self._shared: AsyncOpenAI | None = None
+
+    async def close(self) -> None:
+        """Close the shared client's connections."""
+        if self._shared is not None:
+            await self._shared.close()
+
+    def _client(self) -> AsyncOpenAI:
+        now = self._settings()
+        if now.client == "per call":
+            return AsyncOpenAI(timeout=now.timeout_s, max_retries=now.max_retries)
+        if self._shared is None:
+            self._shared = AsyncOpenAI()
+        key = (now.timeout_s, now.max_retries)
+        if key not in self._clients:  # shares the connections of the first
+            self._clients[key] = self._shared.with_options(timeout=now.timeout_s, max_retries=now.max_retries)
+        return self._clients[key]
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return an embedding for each text, asked for in one call."""
+        now = self._settings()
+        with self._measurements.time("llm_calls", "embeddings"):
+            answer = await self._client().embeddings.create(model=now.embedding_model, input=list(texts))
+        self._measurements.count_tokens(now.embedding_model, answer.usage)
+        return [each.embedding for each in answer.data]
+
+    async def say(self, messages: Sequence[Message], *, model: str = "", **options: Any) -> str:
+        """Return the model's whole answer."""
+        return "".join([piece async for piece in self.speak(messages, model=model, **options)])
+
+    async def speak(self, messages: Sequence[Message], *, model: str = "", **options: Any) -> AsyncIterator[str]:
+        """Yield the model's answer: as it comes where calls are streamed, else in one piece."""
+        async for delta in self.deltas(messages, model=model, **options):
+            if delta.content:
+                yield delta.content
+
+    async def deltas(self, messages: Sequence[Message], *, model: str = "", **options: Any) -> AsyncIterator[Any]:
+        """Yield what the model answers, text and tool calls, as deltas of a chat completion."""
+        now = self._settings()
+        asked: dict[str, Any] = {
+            "model": model or now.model,
+            "messages": list(messages),
+            "max_completion_tokens": now.max_tokens,
+        }
+        if now.reasoning_effort and not model:
+            asked["reasoning_effort"] = now.reasoning_effort
+        asked |= options
+        with self._measurements.time("llm_calls", asked["model"]):
+            async for delta in self._streamed(asked) if now.stream else self._whole(asked):
+                yield delta
+
+    async def _whole(self, asked: dict[str, Any]) -> AsyncIterator[Any]:
+        answer = await self._persist(lambda: self._client().chat.completions.create(**asked))
+        self._measurements.count_tokens(asked["model"], answer.usage)
+        yield answer.choices[0].message
+
+    async def _streamed(self, asked: dict[str, Any]) -> AsyncIterator[Any]:
+        wanted = {**asked, "stream": True, "stream_options": {"include_usage": True}}
+        stream = await self._persist(lambda: self._client().chat.completions.create(**wanted))
+        try:
+            async for chunk in stream:
+                self._measurements.count_tokens(asked["model"], chunk.usage)
+                if chunk.choices:
+                    yield chunk.choices[0].delta
+        finally:
+            await stream.close()
+
+    async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what ``call`` returns, trying as often as the settings say."""
+        last = self._settings().attempts - 1
+        for attempt in range(last):
+            try:
+                return await call()
+            except APIError:
+                await asyncio.sleep(0.2 * 2**attempt)
+        return await call()
+
+
+def is_acceptable(text: str) -> bool:
+    """Tell whether the provider's moderation lets the text pass; blocks until it says so."""
+    with OpenAI() as client:
+        return not client.moderations.create(input=text, model="sim-moderation").results[0].flagged

@@ -1,0 +1,90 @@
+"""The app's database: documentation with vectors, sessions and their messages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pgvector.psycopg import register_vector_async
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+NEAREST = """
+SELECT id, module, title, body FROM documents ORDER BY embedding <=> %s::vector LIMIT %s
+"""
+READ = "SELECT id, module, title, body FROM documents WHERE id = %s"
+READ_MODULE = "SELECT id, module, title, body FROM documents WHERE module = %s ORDER BY id"
+INSERT = "INSERT INTO documents (module, title, body, embedding) VALUES (%s, %s, %s, %s::vector)"
+LATEST = """
+SELECT role, content FROM (
+    SELECT id, role, content FROM messages WHERE session_id = %s ORDER BY id DESC LIMIT %s
+) AS latest ORDER BY id
+"""
+ALL_MESSAGES = "SELECT role, content FROM messages WHERE session_id = %s ORDER BY id"
+OPEN_SESSION = "INSERT INTO sessions (id) VALUES (%s) ON CONFLICT DO NOTHING"
+ADD_TURN = """
+INSERT INTO messages (session_id, role, content) VALUES (%(id)s, 'user', %(asked)s), (%(id)s, 'assistant', %(said)s)
+"""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One row of ``documents``."""
+
+    id: int
+    module: str
+    title: str
+    body: str
+
+
+class Store:
+    """The database behind a pool of connections."""
+
+    def __init__(self, dsn: str, *, size: int = 8) -> None:
+        self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
+            dsn, min_size=2, max_size=size, open=False, configure=register_vector_async, timeout=10
+        )
+
+    async def open(self) -> None:
+        """Open the pool and its first connections."""
+        await self._pool.open(wait=True)
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._pool.close()
+
+    async def nearest(self, embedding: Sequence[float], limit: int) -> list[Passage]:
+        """Return the passages nearest to an embedding, nearest first."""
+        return await self._passages(NEAREST, (list(embedding), limit))
+
+    async def read(self, document_id: int) -> Passage | None:
+        """Return one passage."""
+        found = await self._passages(READ, (document_id,))
+        return found[0] if found else None
+
+    async def read_module(self, module: str) -> list[Passage]:
+        """Return all passages of a module, in order."""
+        return await self._passages(READ_MODULE, (module,))
+
+    async def add(self, module: str, title: str, bodies: Sequence[str], embeddings: Sequence[Sequence[float]]) -> None:
+        """Store passages."""
+        rows = [(module, title, body, list(vector)) for body, vector in zip(bodies, embeddings, strict=True)]
+        async with self._pool.connection() as connection:
+            await connection.cursor().executemany(INSERT, rows)
+
+    async def history(self, session_id: str, limit: int) -> list[dict[str, str]]:
+        """Return a session's latest messages, oldest first; all of them for a negative limit."""
+        query, values = (LATEST, (session_id, limit)) if limit >= 0 else (ALL_MESSAGES, (session_id,))
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(query, values)).fetchall()
+        return [{"role": role, "content": content} for role, content in rows]
+
+    async def add_turn(self, session_id: str, asked: str, said: str) -> None:
+        """Store what was asked and said."""
+        async with self._pool.connection() as connection:
+            await connection.execute(OPEN_SESSION, (session_id,))
+            await connection.execute(ADD_TURN, {"id": session_id, "asked": asked, "said": said})
+
+    async def _passages(self, query: str, values: Sequence[Any]) -> list[Passage]:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(query, values)
+            return [Passage(*row) for row in await cursor.fetchall()]

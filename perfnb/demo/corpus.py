@@ -1,0 +1,155 @@
+"""Text found on every machine: the standard library's own docstrings, cut into passages, embedded and stored.
+
+A passage is what retrieval finds; a document is all the passages of one module.
+"""
+
+import ast
+import importlib.util
+import json
+import textwrap
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psycopg
+
+MODULES = (
+    "abc argparse ast asyncio base64 bisect calendar cmd code codecs collections concurrent.futures configparser"
+    " contextlib copy csv dataclasses datetime decimal difflib dis doctest email enum fileinput fnmatch fractions"
+    " ftplib functools getpass gettext glob graphlib gzip hashlib heapq hmac html http imaplib inspect io ipaddress"
+    " json linecache locale logging lzma mailbox mimetypes multiprocessing numbers operator optparse os pathlib pdb"
+    " pickle pkgutil plistlib pprint profile queue random re sched secrets selectors shelve shlex shutil signal smtplib"
+    " socket socketserver sqlite3 ssl stat statistics string subprocess symtable tarfile tempfile textwrap threading"
+    " timeit tokenize trace traceback tracemalloc types typing unittest urllib uuid venv warnings wave weakref"
+    " webbrowser xml zipapp zipfile zoneinfo"
+)
+PASSAGE_CHARACTERS = 600
+SHORTEST = 120
+LONGEST_DOCUMENT = 48_000
+BATCH = 64
+DIMENSIONS = 256
+
+SCHEMA = f"""
+CREATE EXTENSION IF NOT EXISTS vector;
+CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
+CREATE TABLE documents (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    module text NOT NULL,
+    title text NOT NULL,
+    body text NOT NULL,
+    embedding vector({DIMENSIONS}) NOT NULL
+);
+CREATE TABLE sessions (id text PRIMARY KEY, created_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE messages (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    session_id text NOT NULL REFERENCES sessions,
+    role text NOT NULL,
+    content text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+"""
+INDEXES = """
+CREATE INDEX documents_embedding ON documents USING hnsw (embedding vector_cosine_ops);
+CREATE INDEX documents_module ON documents (module);
+CREATE INDEX messages_session ON messages (session_id, id);
+ANALYZE;
+"""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of documentation: which module it is from, what it documents, and its text."""
+
+    module: str
+    title: str
+    body: str
+
+
+def passages() -> tuple[Passage, ...]:
+    """Return the corpus, in the same order every time: some two thousand passages from a hundred modules."""
+    return of_modules(tuple(MODULES.split()))
+
+
+@cache
+def of_modules(modules: tuple[str, ...]) -> tuple[Passage, ...]:
+    """Return the passages of these modules; what the running Python does not have is left out."""
+    return tuple(passage for module in modules for passage in _of_module(module))
+
+
+def _of_module(module: str) -> Iterator[Passage]:
+    left = LONGEST_DOCUMENT
+    for path in _sources(module):
+        for title, text in _docstrings(path, module):
+            for body in cut(text):
+                left -= len(body)
+                if left < 0:
+                    return
+                yield Passage(module, title, body)
+
+
+def _sources(module: str) -> list[Path]:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # the parent package is not there
+        return []
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return []
+    path = Path(spec.origin)
+    return sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]
+
+
+def _docstrings(path: Path, module: str) -> Iterator[tuple[str, str]]:
+    prefix = module if path.stem in ("__init__", module) else f"{module}.{path.stem}"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    yield from _named(tree, prefix)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield from _named(node, f"{prefix}.{node.name}")
+            for inner in node.body if isinstance(node, ast.ClassDef) else ():
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef) and not inner.name.startswith("_"):
+                    yield from _named(inner, f"{prefix}.{node.name}.{inner.name}")
+
+
+def _named(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, title: str
+) -> Iterator[tuple[str, str]]:
+    text = ast.get_docstring(node) or ""
+    if len(text) >= SHORTEST:
+        yield title, text
+
+
+def cut(text: str, size: int = PASSAGE_CHARACTERS) -> list[str]:
+    """Return ``text`` in pieces of at most ``size`` characters, cut between paragraphs where that is possible."""
+    pieces = [""]
+    for paragraph in text.replace("\r", "").split("\n\n"):
+        for part in textwrap.wrap(paragraph, size, replace_whitespace=False, drop_whitespace=False) or [""]:
+            if len(pieces[-1]) + len(part) + 2 > size:
+                pieces.append("")
+            pieces[-1] = f"{pieces[-1]}\n\n{part}".strip()
+    return [piece for piece in pieces if piece]
+
+
+def embed(texts: Sequence[str], base_url: str, *, model: str = "sim-embedding") -> Iterator[list[float]]:
+    """Yield an embedding for each text, asked from the provider in batches."""
+    for start in range(0, len(texts), BATCH):
+        body = json.dumps({"model": model, "input": list(texts[start : start + BATCH])}).encode()
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(f"{base_url}/embeddings", data=body, headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            yield from (each["embedding"] for each in json.load(response)["data"])
+
+
+def fill(dsn: str, base_url: str, *, limit: int | None = None) -> int:
+    """Make the tables and indexes and store the embedded corpus; returns how many passages there are."""
+    found = passages()[:limit]
+    with psycopg.connect(dsn) as connection:
+        connection.execute(SCHEMA)
+        vectors = embed([f"{each.title}\n{each.body}" for each in found], base_url)
+        with connection.cursor().copy("COPY documents (module, title, body, embedding) FROM STDIN") as copy:
+            for passage, vector in zip(found, vectors, strict=True):
+                text = f"[{','.join(f'{value:.6g}' for value in vector)}]"
+                copy.write_row((passage.module, passage.title, passage.body, text))
+        connection.execute(INDEXES)
+    return len(found)
