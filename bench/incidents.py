@@ -1,0 +1,128 @@
+"""Stage every fault and the healthy app: is the cause named first, and is the healthy app clear?
+
+    python bench/incidents.py [--area slow] [--only CAUSE …] [--evidence traces|front|probe] [--format json] [--readme]
+
+Each incident is staged for real: demo stack, proxy and sources, a recording, all checks of all areas. ``false`` is what
+was named and is neither the staged cause nor one of the consequences declared beside its fault.
+"""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from perfnb import checklist
+from perfnb.demo.faults import FAULTS
+from perfnb.recording import Recording
+from perfnb.staging import record_demo
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- incidents: begin -->", "<!-- incidents: end -->"
+
+
+@dataclass(frozen=True)
+class Incident:
+    """What became of one staged cause; rank is None where it was missed."""
+
+    cause: str
+    area: str
+    staged: str
+    rank: int | None
+    named: list[str]
+    false: list[str]
+
+
+def main() -> int:
+    options = _options()
+    started = time.monotonic()
+    causes = [fault.cause for fault in FAULTS.values() if options.area in (None, fault.area)]
+    if options.only:
+        causes = [cause for cause in causes if cause in options.only]
+    with tempfile.TemporaryDirectory(prefix="perfnb-incidents-") as folder, ThreadPoolExecutor(options.jobs) as pool:
+        healthy = None if options.only else pool.submit(_named, Path(folder), None, options)
+        incidents = list(pool.map(lambda cause: _stage(Path(folder), cause, options), causes))
+        named_healthy = healthy.result() if healthy else []
+    result = {
+        "schema": 1,
+        "incidents": [asdict(incident) for incident in incidents],
+        "healthy": {"named": named_healthy},
+        "seconds": round(time.monotonic() - started),
+    }
+    if options.format == "json":
+        print(json.dumps(result, indent=2))
+    else:
+        print(as_table(incidents, named_healthy))
+    if options.readme:
+        _write_readme(as_table(incidents, named_healthy))
+    good = all(incident.rank == 1 and not incident.false for incident in incidents) and not named_healthy
+    return 0 if good else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--area", help="one area only")
+    parser.add_argument("--only", nargs="+", metavar="CAUSE", help="these causes only, without the healthy app")
+    parser.add_argument("--evidence", default="traces", choices=("traces", "front", "probe"))
+    parser.add_argument("--seconds", type=float, default=20, help="length of each recording")
+    parser.add_argument("--jobs", type=int, default=1, help="incidents staged at once")
+    parser.add_argument("--format", default="table", choices=("table", "json"))
+    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument("--keep", type=Path, help="keep the recordings in this folder")
+    return parser.parse_args()
+
+
+def _stage(folder: Path, cause: str, options: argparse.Namespace) -> Incident:
+    fault = FAULTS[cause]
+    named = _named(folder, cause, options)
+    rank = named.index(cause) + 1 if cause in named else None
+    false = [each for each in named if each != cause and each not in fault.consequences]
+    return Incident(cause, fault.area, "live", rank, named, false)
+
+
+def _named(folder: Path, cause: str | None, options: argparse.Namespace) -> list[str]:
+    """Stage ``cause`` (or nothing) and return the causes perfnb names, first one first."""
+    name = cause or "healthy"
+    print(f"staging {name}", file=sys.stderr)
+    home = (options.keep or folder) / name
+    path = record_demo(
+        home / "incident.perfnb",
+        [cause] if cause else [],
+        seconds=options.seconds,
+        evidence=options.evidence,
+        logs=home,
+    )
+    with Recording.open(path) as recording:
+        answers = checklist.run(recording)
+    named = [finding.cause for finding in answers.findings]
+    print(f"  {name}: {', '.join(named) or 'nothing named'}", file=sys.stderr)
+    return named
+
+
+def as_table(incidents: Iterable[Incident], healthy: list[str]) -> str:
+    lines = [
+        "| staged cause | area | named first | named as well (true consequences) | named falsely |",
+        "|---|---|---|---|---|",
+    ]
+    for incident in incidents:
+        verdict = {1: "yes", None: "**missed**"}.get(incident.rank, f"**no, as number {incident.rank}**")
+        others = [each for each in incident.named if each != incident.cause and each not in incident.false]
+        lines.append(
+            f"| {incident.cause} | {incident.area} | {verdict} | {', '.join(others)} | {', '.join(incident.false)} |"
+        )
+    lines.append(f"| (healthy app) | | {'nothing named' if not healthy else '**named**'} | | {', '.join(healthy)} |")
+    return "\n".join(lines)
+
+
+def _write_readme(table: str) -> None:
+    text = README.read_text()
+    README.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,211 @@
+"""Record a target: start the sources that can work, keep them running, stop them in order and seal."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from perfnb.errors import NotReachable, PerfnbError
+from perfnb.recording import Content, Recording
+from perfnb.sources.base import Source
+from perfnb.target import Target
+
+DEFAULT_UPSTREAM = "https://api.openai.com/v1"
+STOP_COMMAND_S = 10.0
+
+Tell = Callable[[str], None]
+
+
+def default_path(now: datetime | None = None) -> Path:
+    """Return where a recording goes when no --out is given: perfnb-DATE-TIME.perfnb in the working directory."""
+    return Path(f"perfnb-{now or datetime.now(UTC):%Y%m%d-%H%M%S}.perfnb")
+
+
+class Recorder:
+    """A recording being made: leaving it stops every source and seals.
+
+    Sources that cannot start are told through ``tell`` with what they need and left out; the rest goes on.
+    """
+
+    def __init__(
+        self, target: Target, path: Path, *, content: Content = "digest", simulated: bool = False, tell: Tell = print
+    ) -> None:
+        self.target = target
+        self.recording = Recording.create(path, content=content, simulated=simulated)
+        self.refused: dict[str, str] = {}
+        self._content = content
+        self._tell = tell
+        self._running: dict[str, Source] = {}
+        self._writer = self.recording.writer()
+        self._command: subprocess.Popen[bytes] | None = None
+        self._gone: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self.recording.add_event("mark", "recording started", {"content": self._content})
+        try:
+            self._start_all()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> Mapping[str, Source]:
+        """Return the sources that run, by name."""
+        return self._running
+
+    @property
+    def is_command_running(self) -> bool:
+        """Tell whether the command given still runs; True where there is none."""
+        return self._command is None or self._command.poll() is None
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Return what each source has seen so far."""
+        return {name: dict(source.counters) for name, source in self._running.items()}
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that make an app talk to this recorder."""
+        variables = {}
+        if proxy := self._running.get("proxy"):
+            variables["OPENAI_BASE_URL"] = variables["OPENAI_API_BASE"] = _url(proxy)
+        if otlp := self._running.get("otlp"):
+            variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = str(getattr(otlp, "http_url", ""))
+            variables["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
+        return variables
+
+    def start(self, name: str, make: Callable[[], Source]) -> Source | None:
+        """Start one source; return None and tell why where it can't."""
+        try:
+            source = make()
+            readiness = source.probe()
+            if not readiness.works:
+                raise NotReachable(f"{name}: {readiness.found}", hint=readiness.needs)
+            source.__enter__()
+        except PerfnbError as error:
+            self.refused[name] = str(error)
+            self._tell(f"without {name}: {error}")
+            self.recording.add_event("source", f"{name} could not start", {"why": str(error)})
+            return None
+        self._running[name] = source
+        return source
+
+    def watch_process(self, pid: int) -> None:
+        """Sample the process ``pid``: its resources and its stacks."""
+        from perfnb.sources.process import Process
+        from perfnb.sources.stacks import Stacks
+
+        self.start("process", lambda: Process(self._writer.write, pid))
+        self.start("stacks", lambda: Stacks(self._writer.write, pid))
+
+    def lost_sources(self) -> list[str]:
+        """Return the names of sources that died since the last look, putting each on the timeline."""
+        gone = [name for name, source in self._running.items() if not getattr(source, "is_alive", True)]
+        fresh = [name for name in gone if name not in self._gone]
+        for name in fresh:
+            self._gone.add(name)
+            self.recording.add_event("source", f"{name} stopped by itself", {})
+        return fresh
+
+    def stop(self) -> None:
+        """Stop the command, then every source, and seal; safe to call twice."""
+        self._stop_command()
+        for name in reversed(list(self._running)):
+            with contextlib.suppress(Exception):
+                self._running[name].__exit__(None, None, None)
+        self._running.clear()
+        if self.recording.path.exists():
+            self.recording.add_event("mark", "recording stopped", {})
+        self._writer.close()
+        self.recording.seal()
+        self.recording.close()
+
+    def _start_all(self) -> None:
+        target, path = self.target, self.recording.path
+        upstream = target.upstream or (os.environ.get("OPENAI_BASE_URL", DEFAULT_UPSTREAM) if target.command else None)
+        if upstream:
+            from perfnb.sources.llm_proxy import LlmProxy
+
+            self.start("proxy", lambda: LlmProxy(path, upstream))
+        if target.otlp or target.command:
+            from perfnb.sources.otlp import Otlp
+
+            self.start("otlp", lambda: Otlp(path))
+        if target.command:
+            self._start_command()
+        if target.app and target.listen is not None:
+            from perfnb.sources.front import Front
+
+            app, port = target.app, target.listen
+            self.start("front", lambda: Front(path, app, port=port))
+        if target.logs:
+            from perfnb.sources.logs import Logs
+
+            self.start("logs", lambda: Logs(self._writer.write, target.logs))
+        if (pid := self._pid()) is not None:
+            self.watch_process(pid)
+        if target.requests:
+            from perfnb.sources.probe import Probe
+
+            self.start("probe", lambda: Probe(path, target.requests, lag_url=target.health))
+
+    def _start_command(self) -> None:
+        try:
+            self._command = subprocess.Popen(self.target.command, env=os.environ | self.environment())
+        except OSError as error:
+            raise NotReachable(
+                f"{self.target.command[0]} can't be started: {error.strerror}", hint="check the command after --"
+            ) from None
+
+    def _stop_command(self) -> None:
+        command = self._command
+        if command is None or command.poll() is not None:
+            return
+        command.send_signal(signal.SIGTERM)
+        try:
+            command.wait(STOP_COMMAND_S)
+        except subprocess.TimeoutExpired:
+            command.kill()
+            command.wait()
+
+    def _pid(self) -> int | None:
+        """Return the app's process: as given, the command's, or whoever listens at the app's address on this host."""
+        if self.target.pid is not None:
+            return self.target.pid
+        if self._command is not None:
+            return self._command.pid
+        addresses = [self.target.app, *(request.url for request in self.target.requests)]
+        for address in filter(None, addresses):
+            if (pid := _local_pid(address)) is not None:
+                return pid
+        return None
+
+
+def wait(recorder: Recorder, seconds: float | None, *, tick: Callable[[], Any], interval_s: float = 0.5) -> None:
+    """Wait for ``seconds``, for the command's end, or for Ctrl-C, calling ``tick`` meanwhile."""
+    until = None if seconds is None else time.monotonic() + seconds
+    with contextlib.suppress(KeyboardInterrupt):
+        while recorder.is_command_running and (until is None or time.monotonic() < until):
+            tick()
+            time.sleep(interval_s if until is None else min(interval_s, max(0.0, until - time.monotonic())))
+
+
+def _url(source: Source) -> str:
+    return str(getattr(source, "url", ""))
+
+
+def _local_pid(address: str) -> int | None:
+    from perfnb.sources.process import pid_listening_on
+
+    parts = urlsplit(address)
+    if parts.hostname not in ("127.0.0.1", "localhost", "::1", "0.0.0.0"):
+        return None
+    return pid_listening_on(parts.port or (443 if parts.scheme == "https" else 80))

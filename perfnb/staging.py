@@ -1,0 +1,138 @@
+"""Stage an incident: the demo stack with perfnb's sources around it, recorded, judged and written up."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from perfnb import checklist
+from perfnb.checklist import Checklist
+from perfnb.demo.stack import Stack
+from perfnb.errors import WrongUse
+from perfnb.recorder import Recorder
+from perfnb.recording import Recording
+from perfnb.sources.base import Source
+from perfnb.target import Request, Target
+
+Evidence = Literal["traces", "front", "probe"]
+"""How an app is seen: by its own traces and the proxy; by front and proxy alone; by probe and proxy alone."""
+
+Tell = Callable[[str], None]
+
+PROBE_REQUESTS = 200
+
+# What a newcomer's demo shows: a few faults of different kinds that leave one another visible.
+SHOWCASE = ("no-streaming", "sequential-calls", "too-many-documents")
+
+
+def record_demo(
+    path: Path,
+    faults: Sequence[str] = (),
+    *,
+    seconds: float = 20,
+    evidence: Evidence = "traces",
+    time_scale: float = 1,
+    seed: int = 0,
+    logs: Path | None = None,
+    tell: Tell = lambda line: None,
+) -> Path:
+    """Run the demo stack with ``faults`` for ``seconds`` and return the sealed recording at ``path``."""
+    with ExitStack() as stack:
+        demo = stack.enter_context(Stack(logs or path.parent / "logs", faults=faults, time_scale=time_scale, seed=seed))
+        tell("starting the simulated provider and Postgres")
+        upstream = demo.start_provider()
+        demo.start_postgres()
+        target = Target(upstream=upstream, otlp=evidence == "traces")
+        recorder = stack.enter_context(Recorder(target, path, simulated=True, tell=tell))
+        variables = recorder.environment()
+        tell("starting the app")
+        app = demo.start_app(
+            openai_base_url=variables["OPENAI_BASE_URL"], otlp_endpoint=variables.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        )
+        recorder.watch_process(demo.app_pid)
+        tell(f"recording for {seconds:.0f} s")
+        if evidence == "probe":
+            _probe(recorder, app, seconds)
+        else:
+            users_go_to = _front(recorder, app) if evidence == "front" else app
+            demo.run_workload(users_go_to, seconds)
+            time.sleep(1)  # the app's exporter sends its last batch within its schedule delay
+    return path
+
+
+def _front(recorder: Recorder, app: str) -> str:
+    from perfnb.sources.front import Front
+
+    front = recorder.start("front", lambda: Front(recorder.recording.path, app))
+    if front is None:
+        raise WrongUse("the front could not start", hint=recorder.refused["front"])
+    return str(getattr(front, "url", ""))
+
+
+def _probe(recorder: Recorder, app: str, seconds: float) -> None:
+    from perfnb.demo.questions import openings
+    from perfnb.sources.probe import Probe
+
+    asked = islice(openings(0), PROBE_REQUESTS)
+    requests = tuple(
+        Request(f"{app}/chat", json={"session_id": f"probe {number}", "message": question})
+        for number, question in enumerate(asked)
+    )
+
+    def make() -> Source:
+        return Probe(recorder.recording.path, requests, repeat=1, lag_url=f"{app}/health")
+
+    recorder.start("probe", make)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and getattr(recorder.running.get("probe"), "is_alive", False):
+        time.sleep(0.2)
+
+
+def run(faults: Sequence[str], *, out: Path, seconds: float, time_scale: float, headless: bool, tell: Tell) -> None:
+    """Do what ``perfnb demo`` does: record the faulty app, then show it in JupyterLab or write all files.
+
+    No faults named means a few of different kinds; the name ``none`` means a healthy app.
+    """
+    wanted = () if "none" in faults else tuple(faults) or SHOWCASE
+    out.mkdir(parents=True, exist_ok=True)
+    path = _free(out / "recording.perfnb")
+    record_demo(path, wanted, seconds=seconds, time_scale=time_scale, logs=out / "logs", tell=tell)
+    answers = write_findings(path, out / "findings.json")
+    tell(f"found: {', '.join(finding.cause for finding in answers.findings) or 'nothing'}")
+    if headless:
+        write_pages(path, out, tell)
+    else:
+        from perfnb import notebooks
+
+        notebooks.lab(str(path), port=None, open_browser=True)
+
+
+def write_findings(recording: Path, out: Path) -> Checklist:
+    """Run every check over ``recording`` and write the answers as ``perfnb diagnose --format json`` prints them."""
+    with Recording.open(recording) as opened:
+        answers = checklist.run(opened)
+        out.write_text(json.dumps(answers.as_dict(opened), indent=2) + "\n")
+    return answers
+
+
+def write_pages(recording: Path, out: Path, tell: Tell) -> None:
+    """Run each notebook on ``recording`` and write it as HTML, and the postmortem."""
+    from perfnb import notebooks
+    from perfnb.report import postmortem
+
+    for name in notebooks.NAMES:
+        tell(f"running notebook {name}")
+        notebooks.run(name, str(recording), out / f"{name}.html")
+    tell("writing the postmortem")
+    postmortem(recording, out / "postmortem.html")
+    tell(f"written: {', '.join(sorted(page.name for page in out.glob('*.html')))} in {out}")
+
+
+def _free(path: Path) -> Path:
+    """Return ``path`` after moving an earlier recording there out of the way."""
+    if path.exists():
+        path.rename(path.with_name(f"{path.stem}-{path.stat().st_mtime_ns}.perfnb"))
+    return path
