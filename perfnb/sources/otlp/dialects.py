@@ -1,0 +1,160 @@
+"""What an attribute says, whichever dialect it is in: ``dialects.toml`` as look-ups made for speed.
+
+Every attribute name has one role: it states a fact, unpacks into several, tells when the first token came, holds
+contents or a secret. Roles are remembered per name, so a span costs one dictionary look-up per attribute.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import orjson
+
+from perfnb.sources.otlp.secrets import scrub
+
+REMEMBERED_NAMES = 20_000  # emitters that put ids into attribute names must not fill the memory
+LONG_TEXT = 1_000  # an unknown attribute longer than this is taken for contents
+
+_CONTENT_FACTS = {
+    "input_messages", "output_messages", "system", "tools", "input", "output", "response_text", "response_tool_calls",
+    "documents",
+}  # fmt: skip
+_SECRET = re.compile(
+    r"authorization|api[-_]?key|cookie|passw|secret|credential|private[-_]?key|bearer"
+    r"|(access|refresh|auth|security|session|id)[-_.]?token(?!s)",
+    re.IGNORECASE,
+)
+_MAY_BE_LONG = re.compile(r"stack|url|plan", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What an attribute name stands for; ``rank`` orders names of one fact, the lowest wins."""
+
+    fact: str | None = None
+    rank: int = 0
+    unpack: Mapping[str, str] | None = None
+    unit: str | None = None
+    content: bool = False
+    secret: bool = False
+    known: bool = False
+
+
+class Reading(NamedTuple):
+    """What a span's attributes say, which of them may be written, and the contents among them."""
+
+    facts: dict[str, Any]
+    kept: dict[str, Any]
+    contents: dict[str, Any]
+
+
+@cache
+def table() -> dict[str, Any]:
+    """Return ``dialects.toml``."""
+    return tomllib.loads(files("perfnb.sources.otlp").joinpath("dialects.toml").read_text())
+
+
+class Roles(dict[str, Role]):
+    """Attribute name to role, found on first use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        content = table()["content"]
+        self._fixed = _fixed_roles()
+        self._kept = frozenset(content["kept"])
+        self._names = frozenset(content["names"])
+        self._prefixes = tuple(content["prefixes"])
+        self._last_parts = frozenset(content["last_parts"])
+        self._patterns = [re.compile(pattern) for pattern in content["patterns"]]
+
+    def __missing__(self, name: str) -> Role:
+        if len(self) > REMEMBERED_NAMES:
+            self.clear()
+        role = self[name] = self._fixed.get(name) or self._role_of(name)
+        return role
+
+    def _role_of(self, name: str) -> Role:
+        if name in self._kept:
+            return Role(known=True)
+        if self._is_content(name):
+            return Role(content=True)
+        return Role(secret=bool(_SECRET.search(name)), known=bool(_MAY_BE_LONG.search(name)))
+
+    def _is_content(self, name: str) -> bool:
+        return (
+            name in self._names
+            or name.startswith(self._prefixes)
+            or name.rpartition(".")[2].lower() in self._last_parts
+            or any(pattern.search(name) for pattern in self._patterns)
+        )
+
+
+def _fixed_roles() -> dict[str, Role]:
+    declared = table()
+    roles: dict[str, Role] = {}
+    for fact, names in declared["facts"].items():
+        for rank, name in enumerate(names):
+            roles[name] = Role(fact=fact, rank=rank, content=fact in _CONTENT_FACTS, known=True)
+    for name, fields in declared["unpack"].items():
+        roles[name] = Role(unpack=fields, known=True)
+    for rank, (name, unit) in enumerate(declared["first_token"].items()):
+        roles[name] = Role(fact="first_token", rank=rank, unit=unit, known=True)
+    return roles
+
+
+ROLES = Roles()
+
+
+def read(attributes: Mapping[str, Any], *, roles: Roles = ROLES) -> Reading:
+    """Return facts, the attributes that are neither contents nor secrets, and the contents.
+
+    A fact's value is as emitted; ``first_token`` is a pair of value and unit.
+    """
+    facts: dict[str, Any] = {}
+    ranks: dict[str, int] = {}
+    kept: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
+    packed: list[tuple[Mapping[str, str], Any]] = []
+    for name, value in attributes.items():
+        role = roles[name]
+        if role.secret or value is None:
+            continue
+        fact = role.fact
+        if fact is not None and role.rank < ranks.get(fact, 999):
+            ranks[fact] = role.rank
+            facts[fact] = (value, role.unit) if role.unit else value
+        if role.unpack is not None:
+            packed.append((role.unpack, value))
+        if isinstance(value, (str, list, dict)) and (role.content or (not role.known and _is_long(value))):
+            contents[name] = value
+        else:
+            kept[name] = scrub(value) if type(value) is str else value
+    for fields, value in packed:
+        _unpack(fields, value, facts)
+    return Reading(facts, kept, contents)
+
+
+def _is_long(value: Any) -> bool:
+    return len(value) > LONG_TEXT if isinstance(value, str) else len(value) > 20 and len(str(value)) > LONG_TEXT
+
+
+def _unpack(fields: Mapping[str, str], value: Any, facts: dict[str, Any]) -> None:
+    parsed = as_json(value)
+    if isinstance(parsed, dict):
+        for name, fact in fields.items():
+            if isinstance(parsed.get(name), (int, float, str, bool)):
+                facts.setdefault(fact, parsed[name])
+
+
+def as_json(value: Any) -> Any:
+    """Return what a JSON text holds; anything else, and JSON that is broken, as it is."""
+    if not isinstance(value, str) or value[:1] not in '{["':
+        return value
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value
