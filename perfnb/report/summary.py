@@ -1,0 +1,165 @@
+"""What happened, in sentences for someone who was not there; pure functions over numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from perfnb.checklist import Checklist, catalogue
+from perfnb.finding import Finding, Unmeasured
+from perfnb.objectives import Objective, Objectives
+from perfnb.recording import Window
+from perfnb.widgets import wording
+from perfnb.widgets.cards import Tile, gain, judged, symptom
+
+EFFORTS = ("low", "medium", "high")
+
+Overview = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to do."""
+
+    remedy: str
+    cause: str
+    share: float
+    symptom: str
+    effort: str
+    gain: str
+
+
+@dataclass(frozen=True)
+class Need:
+    """What evidence is missing and which causes it would let judge."""
+
+    needs: str
+    causes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """One objective as the report lists it; ``said`` names every source, with its value where they differ."""
+
+    name: str
+    meaning: str
+    value: str
+    said: str
+    disputed: bool
+    overridden: bool
+
+
+def summary(overview: Overview, checklist: Checklist, objectives: Objectives, window: Window) -> str:
+    """Return the whole story in one paragraph."""
+    return " ".join([*_load(overview, objectives, window), *_causes(checklist.findings), *_coverage(checklist)])
+
+
+def _load(overview: Overview, objectives: Objectives, window: Window) -> list[str]:
+    span = f"{wording.moment(window.start)} to {wording.clock(window.end)} UTC"
+    if not overview.get("requests"):
+        return [f"Nothing that could be timed was recorded from {span}."]
+    limit = objectives["request_p95_ms"]
+    p95 = overview["p95_ms"]
+    verdict = "misses" if limit.is_missed(p95) else "meets"
+    failed = int(overview["failed"])
+    return [
+        f"From {span}, {wording.counted(int(overview['requests']), 'request')} came in"
+        f" and {failed if failed else 'none'} failed.",
+        f"Half were answered within {wording.duration(overview['p50_ms'])} and 19 of 20 within {wording.duration(p95)},"
+        f" which {verdict} the objective of {wording.duration(float(limit.value))}.",
+    ]
+
+
+def _causes(findings: Sequence[Finding]) -> list[str]:
+    if not findings:
+        return ["No cause was found among those that could be judged."]
+    first, others = findings[0], [finding for finding in findings[1:] if finding.share > 0]
+    sentences = [
+        f"The largest cause: {_lowered(first.title)}; this explains {wording.percent(first.share)} of {symptom(first)}."
+    ]
+    if others:
+        told = [f"{_lowered(finding.title)} ({wording.percent(finding.share)})" for finding in others[:3]]
+        sentences.append(
+            f"Also found: {'; '.join(told)}" + (f"; and {len(others) - 3} more." if len(others) > 3 else ".")
+        )
+    return sentences
+
+
+def _coverage(checklist: Checklist) -> list[str]:
+    clear, missing = len(checklist.clear), len(checklist.not_measured)
+    sentences = (
+        [f"{wording.counted(clear, 'other cause')} {'was' if clear == 1 else 'were'} looked for and not found."]
+        if clear
+        else []
+    )
+    if missing:
+        sentences.append(f"{wording.counted(missing, 'cause')} could not be judged from this recording.")
+    return sentences
+
+
+def impact_tiles(overview: Overview, objectives: Objectives) -> list[Tile]:
+    """Return what users felt, each against its objective where there is one."""
+    if not overview.get("requests"):
+        return []
+    requests, failed = overview["requests"], overview["failed"]
+    tiles = [
+        Tile("requests", wording.number(requests)),
+        Tile("failed", wording.number(failed), wording.percent(failed / requests) if failed else ""),
+        Tile("half answered within", wording.duration(overview["p50_ms"])),
+        judged("19 of 20 within", overview["p95_ms"], objectives["request_p95_ms"]),
+        Tile("99 of 100 within", wording.duration(overview["p99_ms"])),
+        judged("first words, 19 of 20 within", overview["first_content_p95_ms"], objectives["time_to_first_token_ms"]),
+        Tile("model calls", wording.number(overview["calls"])),
+        Tile("failed attempts", wording.number(overview["attempts_failed"])),
+        Tile("input tokens", wording.number(overview["input_tokens"])),
+        Tile("output tokens", wording.number(overview["output_tokens"])),
+    ]
+    return [tile for tile in tiles if tile.value != "–"]
+
+
+def actions(findings: Sequence[Finding]) -> list[Action]:
+    """Return what to do, the largest share first and among equals the least effort."""
+    ranked = sorted(findings, key=lambda finding: (-round(finding.share, 2), EFFORTS.index(finding.effort)))
+    return [Action(f.remedy, f.cause, f.share, symptom(f), f.effort, gain(f)) for f in ranked]
+
+
+def needs(missing: Sequence[Unmeasured]) -> list[Need]:
+    """Return what to record next time, grouped by evidence."""
+    ordered = sorted(missing, key=lambda one: one.needs)
+    groups = groupby(ordered, key=lambda one: one.needs)
+    return [Need(evidence, tuple(meaning_of(one.cause) for one in group)) for evidence, group in groups]
+
+
+def meaning_of(cause: str) -> str:
+    """Return the cause's plain description from the catalogue, in lower case, or its name."""
+    return _lowered(catalogue()[cause].meaning) if cause in catalogue() else cause
+
+
+def thresholds(objectives: Objectives) -> list[Threshold]:
+    """Return every objective with what its sources say."""
+    return [_threshold(one) for one in objectives.values()]
+
+
+def _threshold(one: Objective) -> Threshold:
+    disputed = len({str(said.value) for said in one.said}) > 1
+    said = [
+        f"{said.seed}: {_value(said.value, one.unit)}{f' ({said.note})' if said.note else ''}"
+        if disputed or said.note
+        else said.seed
+        for said in one.said
+    ]
+    return Threshold(
+        one.name.replace("_", " "), one.meaning, _value(one.value, one.unit), "; ".join(said), disputed, one.overridden
+    )
+
+
+def _value(value: object, unit: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"{value} {unit}".strip()
+    return wording.quantity(value, unit)
+
+
+def _lowered(sentence: str) -> str:
+    """Return ``sentence`` to stand inside another: first letter small unless it starts a name, no full stop."""
+    first = sentence.split(" ", 1)[0]
+    plain = first[:1].isupper() and first[1:].islower()
+    return (sentence[:1].lower() + sentence[1:] if plain else sentence).rstrip(".")

@@ -1,0 +1,61 @@
+"""HTML that notebooks and reports share: every value is escaped, every piece carries its own small style when live."""
+
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from perfnb.widgets import wording
+
+
+@cache
+def environment() -> Environment:
+    """Return the Jinja environment; templates stand in ``perfnb/widgets/templates``."""
+    made = Environment(
+        loader=PackageLoader("perfnb.widgets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("duration", "percent", "number", "quantity", "moment", "clock", "counted", "listed"):
+        made.filters[name] = getattr(wording, name)
+    return made
+
+
+@cache
+def style() -> str:
+    """Return the style sheet of cards and tables."""
+    return resources.files("perfnb.widgets").joinpath("templates/cards.css").read_text()
+
+
+def render(template: str, **values: Any) -> Markup:
+    """Return ``templates/TEMPLATE.html.j2`` filled with ``values``, safe to put into a page."""
+    return Markup(environment().get_template(f"{template}.html.j2").render(**values))
+
+
+class Piece:
+    """Something a cell shows: HTML, and the same facts as plain text.
+
+    Attributes:
+        html: What a page embeds; it needs the style sheet of :func:`style`.
+        text: What a terminal shows.
+        data: Further mime types to publish beside them.
+    """
+
+    def __init__(self, html: Markup, text: str, data: dict[str, Any] | None = None) -> None:
+        self.html = html
+        self.text = text
+        self.data = data or {}
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        live = f"<style>{style()}</style><div class='pnb'>{self.html}</div>"
+        return {"text/html": live, "text/plain": self.text, **self.data}
