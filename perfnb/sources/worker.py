@@ -33,6 +33,7 @@ class WorkerSource:
         self._module = module
         self._settings = {"recording": str(recording), **settings}
         self._process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
         self._counters: dict[str, int] = {}
         self._started = threading.Event()
         self._error: dict[str, str] = {}
@@ -62,7 +63,8 @@ class WorkerSource:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(self._settings) + "\n")
         self._process.stdin.flush()
-        threading.Thread(target=self._listen, name=f"{self.name} reports", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name=f"{self.name} reports", daemon=True)
+        self._listener.start()
         if not self._started.wait(START_TIMEOUT_S) or self._error or not self.ready:
             self.__exit__()
             message = self._error.get("message", f"{self.name} did not start within {START_TIMEOUT_S:.0f} s")
@@ -81,20 +83,25 @@ class WorkerSource:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if self._listener is not None:
+            self._listener.join(STOP_TIMEOUT_S)  # the last counters are in
 
     def _listen(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            report = json.loads(line)
-            self._counters.update(report.get("counters", {}))
-            if "ready" in report:
-                self.ready = report["ready"]
-                self._started.set()
-            if "error" in report:
-                self._error = report["error"]
-                self._started.set()
+        with self._process.stdout as lines:
+            for line in lines:
+                self._hear(json.loads(line))
         self._started.set()  # it ended; __enter__ looks at what it said
+
+    def _hear(self, report: Mapping[str, Any]) -> None:
+        self._counters.update(report.get("counters", {}))
+        if "ready" in report:
+            self.ready = report["ready"]
+            self._started.set()
+        if "error" in report:
+            self._error = report["error"]
+            self._started.set()
 
 
 def serve(

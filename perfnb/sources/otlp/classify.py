@@ -29,7 +29,8 @@ def _kinds() -> list[tuple[str, dict[str, str]]]:
 
 
 def operation(span: Span, reading: Reading) -> str:
-    """Return chat, text_completion, embeddings, rerank, retrieval, tool, agent, database, http, server, rpc, message or step.
+    """Return what is done: a model call (chat, text_completion, embeddings), rerank, retrieval, tool, agent, database,
+    cache, http, server, rpc, message or step.
 
     What the emitter says comes first; a span that only looks like a model call, an agent's sum for instance, is none.
     """
@@ -65,7 +66,11 @@ def _from_protocol(span: Span, reading: Reading) -> str:
         return "message"
     if span.kind == CLIENT and ("http_method" in facts or "http_path" in facts):
         return "http"
-    return "step"
+    return "cache" if "cache_hit" in facts and _is_cache(span) else "step"
+
+
+def _is_cache(span: Span) -> bool:
+    return "cache" in span.name.lower() or "cache.key" in span.attributes
 
 
 def _is_search(span: Span, facts: Mapping[str, Any]) -> bool:

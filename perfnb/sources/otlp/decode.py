@@ -71,12 +71,13 @@ def _span(span: Any, traces: Traces) -> Span:
 
 
 def attributes(pairs: Any) -> dict[str, Any]:
-    """Return repeated KeyValue as a dict; a later value of the same key wins."""
+    """Return repeated KeyValue as a dict; a later value of the same key wins, empty keys are left out."""
     found = {}
     for pair in pairs:
         value = pair.value
         which = value.WhichOneof("value")
         found[pair.key] = getattr(value, which) if which in _SCALARS else _composite(value, which)
+    found.pop("", None)  # a key must not be empty
     return found
 
 

@@ -30,7 +30,7 @@ def samples(document: Object) -> Samples:
     """Return the samples in an ExportMetricsServiceRequest or MetricsData document."""
     found = Samples()
     for resource_metrics in tolerant.objects(document, "resourceMetrics", "resource_metrics"):
-        resource = tolerant.attributes(tolerant.field(resource_metrics, "resource", "resource") or {})
+        resource = tolerant.attributes(tolerant.an_object(resource_metrics, "resource", "resource"))
         entity = resource.get("service.name")
         for scope_metrics in tolerant.objects(resource_metrics, "scopeMetrics", "scope_metrics"):
             for metric in tolerant.objects(scope_metrics, "metrics", "metrics"):

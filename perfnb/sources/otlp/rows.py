@@ -29,6 +29,7 @@ _NAMED = (
     ("agent_name", "perfnb.agent"),
     ("top_k", "perfnb.top_k"),
 )
+_KEPT_OF_MESSAGES = ("finish_reason", "index", "role", "gen_ai.system", "gen_ai.provider.name")
 _DETAILS = ("gen_ai.response.id", "server.address", "gen_ai.usage.cost", "llm.cost.total", "operation.cost")
 
 
@@ -38,6 +39,7 @@ class RowMaker:
     def __init__(self, digester: Digester, content: Content = "digest") -> None:
         self._digester = digester
         self._keeps_text = content == "full"
+        self._message_events = frozenset(table()["events"]["messages"])
         self._chunk_events = frozenset(table()["events"]["first_token"])
 
     def rows(self, groups: Iterable[Group]) -> dict[str, list[Row]]:
@@ -127,7 +129,11 @@ class RowMaker:
 
     def _event_attributes(self, event: Event) -> Row:
         reading = read(event.attributes)
-        kept = reading.kept | (reading.contents if self._keeps_text else {})
+        if self._keeps_text:
+            return reading.kept | reading.contents
+        if event.name in self._message_events:
+            return {name: value for name, value in reading.kept.items() if name in _KEPT_OF_MESSAGES}
+        kept = reading.kept
         if isinstance(message := kept.get("exception.message"), str):
             kept["exception.message"] = message[:LONGEST_MESSAGE]
         return kept

@@ -37,9 +37,15 @@ _PATTERNS = (
 
 def scrub(text: str) -> str:
     """Return ``text`` with passwords in addresses, keys in queries, bearer tokens and API keys replaced by ``***``."""
-    low = text.lower()
-    if not any(mark in low for mark in _MARKS):
+    if not _is_suspect(text.lower()):
         return text
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _is_suspect(low: str) -> bool:
+    for mark in _MARKS:  # noqa: SIM110 - any() with a generator costs four times as much, for every attribute
+        if mark in low:
+            return True
+    return False

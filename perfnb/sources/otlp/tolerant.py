@@ -9,6 +9,7 @@ to repair is counted. Source: OTLP specification, "JSON Protobuf Encoding".
 from base64 import b64decode
 from binascii import Error as BadBase64
 from collections.abc import Callable, Iterator
+from math import isfinite
 from typing import Any
 
 import orjson
@@ -48,7 +49,7 @@ def traces_from_document(parsed: Object) -> Traces:
     traces = Traces()
     try:
         for resource_spans in objects(parsed, "resourceSpans", "resource_spans"):
-            resource = attributes(field(resource_spans, "resource", "resource") or {})
+            resource = attributes(an_object(resource_spans, "resource", "resource"))
             for scope_spans in scopes_of(resource_spans):
                 traces.groups.append(_group(scope_spans, resource, traces))
     except RecursionError:
@@ -63,20 +64,20 @@ def scopes_of(resource_spans: Object) -> Iterator[Object]:
 
 
 def _group(scope_spans: Object, resource: Object, traces: Traces) -> Group:
-    scope = field(scope_spans, "scope", "instrumentationLibrary") or {}
+    scope = an_object(scope_spans, "scope", "instrumentationLibrary")
     spans: list[Span] = []
     for each in objects(scope_spans, "spans", "spans"):
         try:
             traces.add(spans, _span(each, traces.repairs))
         except (TypeError, ValueError) as error:
             traces.reject(f"span {each.get('name')!r}: {error}")
-    return Group(resource, text(scope.get("name")) if isinstance(scope, dict) else "", spans)
+    return Group(resource, text(scope.get("name")), spans)
 
 
 def _span(span: Object, repairs: Repairs) -> Span:
     if "trace_id" in span:
         repairs["snake_case keys"] += 1
-    status = field(span, "status", "status") or {}
+    status = an_object(span, "status", "status")
     return Span(
         identifier(field(span, "traceId", "trace_id"), TRACE_ID_DIGITS, repairs),
         identifier(field(span, "spanId", "span_id"), SPAN_ID_DIGITS, repairs),
@@ -102,6 +103,12 @@ def field(parent: Object, camel: str, snake: str) -> Any:
     return parent.get(snake) if value is None else value
 
 
+def an_object(parent: Object, camel: str, snake: str) -> Object:
+    """Return a message field; what is missing or no object is empty."""
+    value = field(parent, camel, snake)
+    return value if isinstance(value, dict) else {}
+
+
 def objects(parent: Object, camel: str, snake: str) -> list[Object]:
     """Return a repeated message field; what is no object is left out."""
     value = field(parent, camel, snake)
@@ -119,7 +126,7 @@ def attributes(parent: Object) -> Object:
 def _key_values(pairs: Any) -> Object:
     found: Object = {}
     for pair in pairs if isinstance(pairs, list) else ():
-        if isinstance(pair, dict) and isinstance(pair.get("key"), str):
+        if isinstance(pair, dict) and isinstance(pair.get("key"), str) and pair["key"]:
             found[pair["key"]] = any_value(pair.get("value"))
     return found
 
@@ -179,7 +186,7 @@ def integer(raw: Any) -> int:
     """Return a 64-bit integer given as string or number; nothing is 0; raises ValueError or TypeError."""
     if raw is None or raw == "":
         return 0
-    value = raw if isinstance(raw, int) else _integer_of_text(raw) if isinstance(raw, str) else int(raw)
+    value = raw if isinstance(raw, int) else _integer_of_text(raw) if isinstance(raw, str) else _integer_of_float(raw)
     if not -(2**63) <= value < 2**64:
         raise ValueError(f"{value} does not fit into 64 bits")
     return value
@@ -189,7 +196,13 @@ def _integer_of_text(raw: str) -> int:
     try:
         return int(raw)
     except ValueError:
-        return int(float(raw))  # "1.7e18"; OverflowError for inf is caught as ValueError below
+        return _integer_of_float(float(raw))  # "1.7e18"
+
+
+def _integer_of_float(raw: float) -> int:
+    if not isfinite(raw):
+        raise ValueError(f"{raw} is no whole number")
+    return int(raw)
 
 
 def text(raw: Any) -> str:
