@@ -82,7 +82,7 @@ class Digester:
         said = [text, *([call.name, call.arguments] for call in tool_calls)]
         columns: dict[str, Any] = {
             "response_digest": self._digest(_canonical(said)),
-            "response_sketch": self.sketch(text),
+            "response_sketch": self.text(text, find_passages=False).sketch,
             "tool_calls": [self._tool(call) for call in tool_calls],
         }
         return columns | ({"response_text": readable(text)} if self._keeps_text else {})

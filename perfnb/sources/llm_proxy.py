@@ -1,0 +1,29 @@
+"""The LLM proxy: the app's base URL points at it, every byte passes, and each attempt becomes a row of ``llm_calls``."""
+
+from pathlib import Path
+
+from perfnb.sources.passthrough import base_url
+from perfnb.sources.traffic_worker import run
+from perfnb.sources.worker import WorkerSource, serve
+
+
+class LlmProxy(WorkerSource):
+    """Passes model calls on to ``upstream`` and records them; in a process of its own.
+
+    ``upstream`` is what the app would use as its base URL, path included; the app then uses :attr:`url`. See
+    :mod:`perfnb.sources.passthrough` for how paths join, and ``docs`` of the recording for the columns.
+    """
+
+    def __init__(self, recording: Path, upstream: str, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._base = base_url(upstream)
+        settings = {"name": "LLM proxy", "kind": "llm", "base": upstream, "host": host, "port": port}
+        super().__init__("llm_proxy", "perfnb.sources.llm_proxy", recording, settings)
+
+    @property
+    def url(self) -> str:
+        """Return the base URL for the app: ``http://127.0.0.1:PORT`` and the upstream's own path (often ``/v1``)."""
+        return f"{self.ready['origin']}{self._base.raw_path.rstrip('/')}"
+
+
+if __name__ == "__main__":
+    serve(run)

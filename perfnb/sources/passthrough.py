@@ -1,0 +1,345 @@
+"""An HTTP server that passes every request on to one upstream and every byte back, and hands out what it saw.
+
+What a caller gets is what it would get from the upstream: bytes as they come, in any encoding, redirects and errors
+included; a caller that goes away ends its request upstream at once; a slow one slows the upstream down. There are no
+timeouts of its own. Nothing is parsed here.
+
+Where requests go: the pass-through stands for the upstream's origin. A path that begins with the upstream's own path is
+passed as it is, any other is put behind it. With the upstream ``https://api.example.com/v1``, both ``/v1/models`` and
+``/models`` reach ``https://api.example.com/v1/models``.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+from multidict import CIMultiDict
+from yarl import URL
+
+from perfnb.errors import NotReachable, WrongUse
+from perfnb.sources import websocket
+from perfnb.sources.exchange import End, Exchange, kept_headers
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.web_protocol import RequestHandler
+
+CAPTURE_BYTES = 32 * 2**20
+"""Bytes of a body that are kept for reading; what is longer passes and is only counted."""
+SMALL_BODY_BYTES = 64 * 2**10
+IDLE_CONNECTION_S = 4.5
+"""Shorter than common servers keep an idle connection (uvicorn and Node 5 s): else a request may meet a closing one."""
+HEADER_BYTES = 64 * 2**10
+
+HOP_BY_HOP = (
+    "Connection",
+    "Keep-Alive",
+    "Proxy-Connection",
+    "Proxy-Authenticate",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+)
+_AUTOMATIC = ("Date", "Server", "Content-Type")
+
+_connect_ms: ContextVar[float | None] = ContextVar("connect_ms", default=None)
+
+# What may go wrong on the way to the upstream: aiohttp's own errors, and a bad address or port among them.
+UPSTREAM_ERRORS = (aiohttp.ClientError, OSError, ValueError)
+
+
+class PassThrough:
+    """Listens and passes on; ``record`` gets each exchange once it ended and must neither block nor raise.
+
+    ``forward`` does the work for one request: whoever wants to change what is sent upstream wraps it.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        record: Callable[[Exchange], None],
+        *,
+        keeps_host: bool = False,
+        capture_bytes: int = CAPTURE_BYTES,
+    ) -> None:
+        self.upstream = base_url(upstream)
+        self.forward: Callable[[web.BaseRequest, Exchange], Any] = self.pass_on
+        self.port = 0
+        self._origin = str(self.upstream.origin())
+        self._base = self.upstream.raw_path.rstrip("/")
+        self._record = record
+        self._keeps_host = keeps_host
+        self._capture_bytes = capture_bytes
+        self._open: set[Exchange] = set()
+
+    @property
+    def open_exchanges(self) -> int:
+        """Return how many requests are under way."""
+        return len(self._open)
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen on ``host`` and ``port`` (0: any free one, then see ``port``); raises NotReachable."""
+        self._session = aiohttp.ClientSession(
+            connector=_TimedConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S, ssl=_trusted()),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            request_class=_Verbatim,
+            proxy=_way_out(self.upstream),
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+            max_headers=1000,
+        )
+        self._server = _CountingServer(
+            self._handle,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+            max_headers=1000,
+        )
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(self._server, host, port, backlog=1024)
+        except OSError as error:
+            await self._session.close()
+            raise NotReachable(
+                f"can't listen on {host}:{port}: {error.strerror or error}", hint="name another port, or 0 for any"
+            ) from None
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Record what is under way as unfinished, end it and listen no more."""
+        self._listener.close()
+        for exchange in list(self._open):
+            self._end(exchange, "unfinished")
+        await self._server.shutdown(0.05)
+        await self._session.close()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        exchange = self._begin(request)
+        try:
+            answer: web.StreamResponse = await self.forward(request, exchange)
+            return answer
+        except (asyncio.CancelledError, ConnectionError):  # the caller went away
+            self._end(exchange, "disconnected")
+            raise
+        finally:
+            self._end(exchange, exchange.end)
+
+    def _begin(self, request: web.BaseRequest) -> Exchange:
+        path, _, query = request.raw_path.partition("?")
+        exchange = Exchange(request.method, path, time.time_ns(), time.perf_counter())
+        exchange.query = query
+        exchange.request_headers = kept_headers(request.headers)
+        exchange.connection_id, exchange.connection_requests = self._server.next_request(request.protocol)
+        self._open.add(exchange)
+        return exchange
+
+    def _end(self, exchange: Exchange, end: End) -> None:
+        if exchange not in self._open:
+            return
+        self._open.discard(exchange)
+        exchange.end = end
+        exchange.ended = time.perf_counter()
+        self._record(exchange)
+
+    async def pass_on(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """Send ``request`` upstream and its answer back."""
+        if websocket.is_asked(request):
+            url = self._url(request).with_scheme("wss" if self.upstream.scheme == "https" else "ws")
+            return await websocket.relay(self._session, request, url, exchange)
+        try:
+            upstream = await self._ask(request, exchange)
+        except UPSTREAM_ERRORS as error:
+            if isinstance(error, web.PayloadAccessError | web.RequestPayloadError):
+                raise ConnectionResetError from error
+            exchange.end, exchange.error = "unreachable", type(error).__name__
+            return unreachable(self.upstream, error)
+        try:
+            return await self._answer(request, upstream, exchange)
+        finally:
+            upstream.close()  # ends a request that is still under way; a finished one has given its connection back
+
+    async def _ask(self, request: web.BaseRequest, exchange: Exchange) -> aiohttp.ClientResponse:
+        headers = CIMultiDict(request.headers)
+        without_hops(headers)
+        if not self._keeps_host:
+            headers.popall("Host", None)
+        if headers.popall("Expect", None) and request.version == HttpVersion11:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        data: bytes | AsyncIterator[bytes] | None = None
+        is_sized = "Content-Length" in headers
+        if request.body_exists:
+            if request.content.is_eof() or (request.content_length or HEADER_BYTES) < SMALL_BODY_BYTES:
+                data = await request.content.read()
+                exchange.sent(data, self._capture_bytes)
+            else:
+                data = self._upload(request.content, exchange)
+        upstream = await self._session.request(
+            request.method,
+            self._url(request),
+            headers=headers,
+            data=data,
+            chunked=None if data is None or is_sized else True,
+            allow_redirects=False,
+        )
+        exchange.answered = time.perf_counter()
+        exchange.connect_ms = _connect_ms.get()
+        exchange.status = upstream.status
+        exchange.response_headers = kept_headers(upstream.headers)
+        return upstream
+
+    async def _upload(self, content: aiohttp.StreamReader, exchange: Exchange) -> AsyncIterator[bytes]:
+        while data := await content.readany():
+            exchange.sent(data, self._capture_bytes)
+            yield data
+
+    async def _answer(
+        self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange
+    ) -> web.StreamResponse:
+        headers = CIMultiDict(upstream.headers)
+        without_hops(headers)
+        answer = _Verbatim200(status=upstream.status, reason=upstream.reason, headers=headers)
+        writer = await answer.prepare(request)
+        assert writer is not None
+        content = upstream.content
+        if content.is_eof():  # all of it is here: head and body leave in one packet, as they came
+            await answer.write_eof(self._noted(content.read_nowait(), exchange))
+            return answer
+        writer.send_headers()
+        while True:
+            try:
+                data = await content.readany()
+            except UPSTREAM_ERRORS as error:
+                exchange.end, exchange.error = "broken", type(error).__name__
+                request.protocol.force_close()  # the caller sees the answer break off, as it did here
+                return answer
+            if not data:
+                break
+            await answer.write(self._noted(data, exchange))
+        await answer.write_eof()
+        return answer
+
+    def _noted(self, data: bytes, exchange: Exchange) -> bytes:
+        if data:
+            exchange.received(data, time.perf_counter(), self._capture_bytes)
+        return data
+
+    def _url(self, request: web.BaseRequest) -> URL:
+        path = request.raw_path
+        if not path.startswith("/"):  # a proxy's absolute form
+            path = request.rel_url.raw_path_qs
+        if self._base and not path.startswith((f"{self._base}/", f"{self._base}?")) and path != self._base:
+            path = self._base + path
+        return URL(self._origin + path, encoded=True)
+
+
+def base_url(text: str) -> URL:
+    """Return ``text`` as a base URL; raises WrongUse where it is none."""
+    try:
+        url = URL(text)
+        is_usable = url.scheme in ("http", "https") and bool(url.host) and not url.query_string
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise WrongUse(f"{text!r} is no base URL", hint="write it like https://api.openai.com/v1")
+    return url
+
+
+def unreachable(upstream: URL, error: Exception) -> web.Response:
+    """Return the answer a caller gets where nothing answers upstream."""
+    message = f"{upstream.origin()} gave no answer: {error or type(error).__name__}"
+    return web.json_response({"error": {"message": message, "type": "upstream_unreachable"}}, status=502)
+
+
+def without_hops(headers: "CIMultiDict[str]") -> None:
+    """Take out the headers that hold for one connection only."""
+    for named in headers.getall("Connection", ()):
+        for name in named.split(","):
+            headers.popall(name.strip(), None)
+    for name in HOP_BY_HOP:
+        headers.popall(name, None)
+
+
+def _trusted() -> ssl.SSLContext:
+    """Return the system's certificates, and certifi's where it is installed (HTTP clients trust those)."""
+    context = ssl.create_default_context()
+    with contextlib.suppress(ImportError, OSError):
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+def _way_out(upstream: URL) -> str | None:
+    """Return the proxy that the environment names for ``upstream``, looked up once."""
+    if upstream.host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(upstream.authority):
+        return None
+    return urllib.request.getproxies().get(upstream.scheme)
+
+
+class _Verbatim(aiohttp.ClientRequest):
+    """A request with no header that the caller did not send."""
+
+    def update_auto_headers(self, skip_auto_headers: Any) -> None:
+        self._skip_auto_headers = _SKIPPED
+
+
+_SKIPPED: "CIMultiDict[None]" = CIMultiDict({"Content-Type": None})
+
+
+class _Verbatim200(web.StreamResponse):
+    """An answer with no header that the upstream did not send; its head waits for the first write."""
+
+    _send_headers_immediately = False
+
+    async def _prepare_headers(self) -> None:
+        added = [name for name in _AUTOMATIC if name not in self.headers]
+        await super()._prepare_headers()
+        for name in added:
+            self.headers.popall(name, None)
+
+
+class _TimedConnector(aiohttp.TCPConnector):
+    """Tells each request how long its new connection took; a TraceConfig would cost every request some 20 µs."""
+
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> "ResponseHandler":
+        start = time.perf_counter()
+        connection = await super()._create_connection(req, traces, timeout)
+        _connect_ms.set((time.perf_counter() - start) * 1e3)
+        return connection
+
+
+class _CountingServer(web.Server):
+    """Numbers the callers' connections and the requests on each."""
+
+    def __init__(self, handler: Any, **settings: Any) -> None:
+        super().__init__(handler, **settings)
+        self._numbers: dict[RequestHandler, list[int]] = {}
+        self._connected = 0
+
+    def connection_made(self, handler: "RequestHandler", transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._connected += 1
+        self._numbers[handler] = [self._connected, 0]
+
+    def connection_lost(self, handler: "RequestHandler", exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._numbers.pop(handler, None)
+
+    def next_request(self, handler: "RequestHandler") -> tuple[int, int]:
+        """Return the connection's number and how many requests it carried, with one more."""
+        numbers = self._numbers.setdefault(handler, [self._connected, 0])
+        numbers[1] += 1
+        return numbers[0], numbers[1]

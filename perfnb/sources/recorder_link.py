@@ -1,0 +1,180 @@
+"""The pass-through's end of the recorder: hands exchanges over without ever waiting, and restarts a recorder that died.
+
+What can't be handed over (the recorder is dead, or does not keep up and the backlog is full) is dropped and counted,
+and the timeline says so as soon as a recorder works again. The traffic goes on whatever happens here.
+"""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from perfnb.errors import PerfnbError
+from perfnb.recording.recording import Recording
+from perfnb.sources.exchange import Exchange
+from perfnb.sources.recorder import EVENT, EXCHANGE, HEADER, source_event
+
+BACKLOG_BYTES = 64 * 2**20
+FLUSH_AFTER_S = 0.02
+"""Exchanges wait this long to be handed over together: one wake-up of the recorder for many."""
+FIRST_RESTART_S = 0.2
+LONGEST_RESTART_S = 10.0
+DRAIN_S = 7.0
+
+
+class RecorderLink:
+    """A recorder process and the way to it; ``arguments`` are those of :mod:`perfnb.sources.recorder`."""
+
+    def __init__(self, arguments: Sequence[str], *, name: str, backlog_bytes: int = BACKLOG_BYTES) -> None:
+        self.dropped = 0
+        self.restarts = 0
+        self._arguments = arguments
+        self._name = name
+        self._backlog = backlog_bytes
+        self._seen = 0
+        self._sent = 0
+        self._untold = 0
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._told: dict[str, int] = {}
+        self._before: dict[str, int] = {}
+        self._flush_handle: asyncio.TimerHandle | None = None
+        self._is_closing = False
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Return exchanges seen, rows written, ``dropped``, ``errors`` and recorder restarts."""
+        told = {key: self._before.get(key, 0) + self._told.get(key, 0) for key in ("rows", "unread", "unwritten")}
+        return {
+            "exchanges": self._seen,
+            "rows": told["rows"],
+            "dropped": self.dropped,
+            "errors": told["unread"] + told["unwritten"],
+            "recorder_restarts": self.restarts,
+        }
+
+    @property
+    def pid(self) -> int | None:
+        """Return the recorder's process id; None while there is none."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """Start a recorder; where that fails it is tried again later."""
+        await self._spawn()
+        self._watcher = asyncio.create_task(self._keep_running())
+
+    def send(self, exchange: Exchange) -> None:
+        """Hand over ``exchange``, or drop and count it; never waits, never raises."""
+        self._seen += 1
+        pipe = self._pipe()
+        if pipe is None or self._waiting_bytes + pipe.get_write_buffer_size() > self._backlog:
+            self._drop(1)
+            return
+        try:
+            self._put(EXCHANGE, exchange.encoded())
+        except Exception as error:  # whatever is wrong with it: traffic goes on
+            self._drop(1)
+            print(f"perfnb: an exchange could not be handed over: {type(error).__name__}", file=sys.stderr)
+            return
+        self._sent += 1
+        if self._untold:
+            self._tell(f"{self._untold} exchanges were not recorded, the recorder did not keep up")
+
+    async def close(self) -> None:
+        """Hand over what is left and wait, some seconds at most, until it is written."""
+        self._is_closing = True
+        self._flush()
+        process = self._process
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(self._watcher, DRAIN_S)
+        except TimeoutError:
+            if process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            self._drop(self._sent - self._told.get("done", 0))
+        if self._untold:
+            self._write_last_words()
+
+    def _write_last_words(self) -> None:
+        """Say what was lost without a recorder, which is gone."""
+        event = self._event(f"{self._untold} exchanges were not recorded")
+        with contextlib.suppress(OSError, PerfnbError):
+            Recording.open(self._arguments[0]).writer().write("events", [event])
+
+    def _pipe(self) -> Any:
+        process = self._process
+        if process is None or process.stdin is None or process.stdin.is_closing():
+            return None
+        return process.stdin.transport
+
+    def _drop(self, number: int) -> None:
+        self.dropped += number
+        self._untold += number
+
+    def _tell(self, what: str) -> None:
+        self._put(EVENT, orjson.dumps(self._event(what)))
+
+    def _event(self, what: str) -> dict[str, Any]:
+        dropped, self._untold = self._untold, 0
+        return source_event(f"{self._name}: {what}", {"source": self._name, "dropped": dropped})
+
+    def _put(self, kind: int, message: bytes) -> None:
+        self._waiting += (HEADER.pack(kind, len(message)), message)
+        self._waiting_bytes += len(message)
+        if self._flush_handle is None:
+            self._flush_handle = asyncio.get_running_loop().call_later(FLUSH_AFTER_S, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_handle = None
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        pipe = self._pipe()
+        if pipe is not None and waiting:
+            pipe.write(b"".join(waiting))
+
+    async def _keep_running(self) -> None:
+        pause = FIRST_RESTART_S
+        while True:
+            was_useful = await self._until_it_ends()
+            if self._is_closing:
+                return
+            pause = FIRST_RESTART_S if was_useful else min(2 * pause, LONGEST_RESTART_S)
+            await asyncio.sleep(pause)
+            self.restarts += 1
+            await self._spawn()
+            self._tell(f"the recorder ended and was started again; {self._untold} exchanges were not recorded")
+
+    async def _spawn(self) -> None:
+        self._sent, self._told = 0, {}
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "perfnb.sources.recorder",
+                *self._arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            print(f"perfnb: no recorder could be started: {error}", file=sys.stderr)
+
+    async def _until_it_ends(self) -> bool:
+        """Follow what the recorder tells until it ends; tell whether it wrote anything."""
+        process = self._process
+        if process is None or process.stdout is None:
+            return False
+        async for line in process.stdout:
+            self._told = orjson.loads(line)
+        await process.wait()
+        self._process = None
+        self._waiting, self._waiting_bytes = [], 0
+        self._drop(self._sent - self._told.get("done", 0))
+        for key, number in self._told.items():
+            self._before[key] = self._before.get(key, 0) + number
+        was_useful, self._told = self._told.get("rows", 0) > 0, {}
+        return was_useful

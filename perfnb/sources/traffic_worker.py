@@ -1,0 +1,36 @@
+"""What the worker processes of the LLM proxy and the front do: a pass-through and a recorder, until told to stop."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from perfnb.sources.llm_traffic import provider_of
+from perfnb.sources.passthrough import CAPTURE_BYTES, PassThrough, base_url
+from perfnb.sources.recorder_link import RecorderLink
+from perfnb.sources.worker import REPORT_EVERY_S
+
+FRONT_CAPTURE_BYTES = 2 * 2**20
+"""Of a request to the app or its answer; the front looks for a first content and an error, not for every word."""
+
+
+async def run(settings: Mapping[str, Any], report: Callable[[dict[str, Any]], None], stop: asyncio.Event) -> None:
+    """Pass traffic on and record it until ``stop``; settings are recording, name, kind (llm or http), base, host, port."""
+    is_llm = settings["kind"] == "llm"
+    source = provider_of(base_url(settings["base"]).host or "") if is_llm else "front"
+    link = RecorderLink([settings["recording"], settings["kind"], source], name=settings["name"])
+    capture = CAPTURE_BYTES if is_llm else FRONT_CAPTURE_BYTES
+    server = PassThrough(settings["base"], link.send, keeps_host=not is_llm, capture_bytes=capture)
+    await server.start(settings["host"], settings["port"])
+    await link.start()
+    host = f"[{settings['host']}]" if ":" in settings["host"] else settings["host"]
+    ready = {"origin": f"http://{host}:{server.port}", "port": server.port, "pid": os.getpid(), "recorder": link.pid}
+    report({"ready": ready})
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), REPORT_EVERY_S)
+        report({"counters": {**link.counters, "open": server.open_exchanges}})
+    await server.stop()
+    await link.close()
+    report({"counters": {**link.counters, "open": 0}})
