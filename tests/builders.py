@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from perfnb.checklist import checks
+from perfnb.finding import Clear, Finding
+from perfnb.objectives import Objectives
 from perfnb.recording import Recording
 
 START = 1_790_000_000_000_000_000  # an instant in September 2026
@@ -61,7 +64,7 @@ def call(at_ms: float = 0, ms: float = 1000, **columns: Any) -> Row:
         "response_digest": f"response{number}",
         "finish_reason": "stop",
     }
-    if first is not None and columns.get("output_tokens", 80) > 1 and ms > first:
+    if first is not None and (columns.get("output_tokens", 80) or 0) > 1 and ms > first:
         row["output_tokens_per_s"] = (columns.get("output_tokens", 80) - 1) / (ms - first) * 1000
     if columns.get("stream") is False:
         row["time_to_first_token_ms"] = row["output_tokens_per_s"] = None
@@ -133,3 +136,9 @@ def every(period_ms: float, count: int, *makers: Any) -> list[Row]:
 
 def _rows(made: Row | list[Row]) -> list[Row]:
     return made if isinstance(made, list) else [made]
+
+
+def answer(folder: Path, cause: str, **tables: Iterable[Mapping[str, Any]]) -> Finding | Clear:
+    """Return what the check for ``cause`` says of a recording that holds ``tables``."""
+    one = next(each for each in checks() if each.cause == cause)
+    return one.function(recording(folder, **tables), Objectives.load(folder))

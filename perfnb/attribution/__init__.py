@@ -18,6 +18,8 @@ __all__ = [
     "calls",
     "calls_on_path",
     "critical_path",
+    "is_false",
+    "is_true",
     "prepare",
     "requests",
     "share_of_wait",
@@ -157,4 +159,14 @@ def answers(recording: Recording) -> pd.DataFrame:
 def share_of_wait(recording: Recording, lost_ms: float) -> float:
     """Return ``lost_ms`` as a part, 0 to 1, of the time all requests on the critical path took."""
     total = total_wait_ms(recording)
-    return min(1.0, max(0.0, lost_ms) / total) if total else 0.0
+    return float(min(1.0, max(0.0, lost_ms) / total)) if total else 0.0
+
+
+def is_true(flags: pd.Series) -> pd.Series:
+    """Return where ``flags`` says yes; unknown is not yes."""
+    return flags.fillna(False).astype(bool)
+
+
+def is_false(flags: pd.Series) -> pd.Series:
+    """Return where ``flags`` says no; unknown is not no."""
+    return ~flags.fillna(True).astype(bool)

@@ -67,16 +67,14 @@ class Segment:
 def critical_segments(root: Node) -> Iterator[Segment]:
     """Yield the pieces of the critical path below ``root``, latest first; they tile its interval without overlap."""
     stack: list[tuple[Node, int, int, int]] = [(root, root.start, root.end, 0)]
-    seen: set[int] = set()
+    seen = {id(root)}
     while stack:
         node, begin, cursor, depth = stack.pop()
-        if id(node) in seen:  # a broken trace whose parents form a ring
-            continue
-        seen.add(id(node))
         for child in sorted(node.children, key=lambda each: (each.end, each.start), reverse=True):
             child_start, child_end = max(child.start, begin), min(child.end, cursor)
-            if child_end <= child_start:
+            if child_end <= child_start or id(child) in seen:  # seen: a broken trace whose parents form a ring
                 continue
+            seen.add(id(child))
             if cursor > child_end:
                 yield Segment(node, child_end, cursor, depth)
             stack.append((child, child_start, child_end, depth + 1))

@@ -110,7 +110,8 @@ def prompt_parts(recording: Recording, objectives: Objectives) -> pd.DataFrame:
     the provider read from its cache are not slow and not counted.
     """
     frame = _sized(recording).copy()
-    fresh = 1 - (frame["cache_read_tokens"].fillna(0) / frame["input_tokens"].clip(lower=1)).clip(0, 1)
+    cached = frame["cache_read_tokens"].fillna(0)
+    fresh = 1 - (cached / frame["input_tokens"].clip(lower=1)).clip(0, 1)
     keep = objectives.value("retrieved_documents")
     passages = frame["passages"].fillna(0)
     too_many = passages > (objectives["retrieved_documents"].acceptable or keep)
@@ -118,10 +119,10 @@ def prompt_parts(recording: Recording, objectives: Objectives) -> pd.DataFrame:
     limit = objectives.value("history_messages")
     messages = frame["history_messages"].fillna(0)
     history = (frame["history_tokens"].fillna(0) * (1 - limit / messages.clip(lower=1))).where(messages > limit, 0.0)
-    over = (frame["input_tokens"] - objectives.value("context_tokens")).clip(lower=0)
+    over = (frame["input_tokens"] - cached - objectives.value("context_tokens")).clip(lower=0)
     frame["documents_excess"] = documents * fresh
     frame["history_excess"] = history * fresh
-    frame["context_excess"] = (over - documents - history).clip(lower=0) * fresh
+    frame["context_excess"] = (over - (documents + history) * fresh).clip(lower=0)
     return frame
 
 

@@ -2,12 +2,15 @@
 
 import pandas as pd
 import plotly.graph_objects as go
+from markupsafe import Markup
 
-from perfnb.areas.slow import caching, concurrency, context, provider, stages, streaming
+from perfnb.areas.slow import caching, concurrency, context, exemplars, provider, stages, streaming
 from perfnb.attribution import calls, requests
 from perfnb.objectives import Objectives
+from perfnb.profiles import stacks
+from perfnb.profiles.flame import flame as flame_graph
 from perfnb.widgets import theme, wording
-from perfnb.widgets.chart import Chart, drawn_from
+from perfnb.widgets.chart import Chart, Drawing, drawn_from
 from perfnb.widgets.draw import (
     canvas,
     colour_of,
@@ -317,3 +320,26 @@ def waterfall(frame: pd.DataFrame, *, about: str) -> Chart:
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1])
     alt = f"{about}: {len(frame)} steps in {wording.duration(frame['duration_ms'].max())}; {label(longest['name'])} is waited for longest."
     return Chart(figure, alt, frame.drop(columns="id"))
+
+
+@drawn_from(exemplars.sampled_stacks)
+def flame(frame: pd.DataFrame) -> Drawing:
+    """Draw sampled stacks as a flame graph, with the frames that took most time as its table."""
+    sampled = stacks.gathered(zip(frame["stack"], frame["samples"], strict=True))
+    top = stacks.table(sampled)
+    doing = "on the processor" if (frame["mode"] == "profile").all() else "at each look, waiting included"
+    title = f"What the app’s threads did: {stacks.total(sampled):,} samples {doing}"
+    alt = (
+        f"{wording.percent(top[0].self_share)} of the samples end in {top[0].frame}."
+        if top
+        else "No frames were sampled."
+    )
+    rows = pd.DataFrame(
+        {
+            "frame": [row.frame for row in top],
+            "self samples": [row.self_samples for row in top],
+            "self part (%)": [row.self_share * 100 for row in top],
+            "with what it calls (%)": [row.total_share * 100 for row in top],
+        }
+    )
+    return Drawing(Markup(flame_graph(sampled, title=title)), title, alt, rows)

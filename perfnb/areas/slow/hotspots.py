@@ -10,6 +10,7 @@ from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives, severity
+from perfnb.profiles.stacks import origin
 from perfnb.recording import Recording
 
 HOW_TO_SAMPLE = "stacks: perfnb record --pid PID (py-spy), or a --app URL on this host"
@@ -20,11 +21,6 @@ _FRAME = re.compile(r"^(?P<function>.*?) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\
 _LOOP = re.compile(r"^(run_forever|run_until_complete|_run_once|run|_run)$")
 _LOOP_FILES = re.compile(r"(asyncio/|uvloop/|uvicorn/|anyio/|trio/|hypercorn/|aiohttp/web\.py)")
 _WAITING = re.compile(r"^(select|poll|epoll|kqueue|_wait_for_tstate_lock|wait|_run_once|run_forever)$")
-
-# Code that belongs to Python or to installed packages; the nearest frame outside it is the app's.
-_LIBRARY = re.compile(
-    r"(^<|site-packages|dist-packages|^lib/python|python3\.\d+/|/lib/python|importlib|asyncio/|concurrent/futures|threading\.py$)"
-)
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Frame:
     @property
     def is_library(self) -> bool:
         """Tell whether this is Python's or a package's code."""
-        return bool(_LIBRARY.search(self.file)) or not self.file.endswith(".py")
+        return origin(str(self)) != "app"
 
     def __str__(self) -> str:
         return f"{self.function} ({self.file}:{self.line})" if self.line else f"{self.function} ({self.file})"
@@ -72,9 +68,16 @@ def _drives_loop(frame: Frame) -> bool:
     return bool(_LOOP.match(frame.function) and _LOOP_FILES.search(frame.file))
 
 
+def own_frames(stack: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """Return the app's own frames, without those that merely started the server or the event loop."""
+    working = above_loop(stack)
+    considered = stack if working is None else working
+    return tuple(frame for frame in considered if not frame.is_library and frame.function != "<module>")
+
+
 def culprit(stack: tuple[Frame, ...]) -> Frame:
     """Return the app's own frame nearest to what runs, or what runs where no frame is the app's."""
-    own = [frame for frame in stack if not frame.is_library]
+    own = own_frames(stack)
     return own[-1] if own else stack[-1]
 
 
@@ -127,7 +130,7 @@ def _hot_functions(recording: Recording) -> pd.DataFrame:
     )
     parsed = [frames(stack) for stack in stacks["stack"]]
     where = [_place(culprit(stack)) for stack in parsed]
-    is_own = [any(not frame.is_library for frame in stack) for stack in parsed]
+    is_own = [bool(own_frames(stack)) for stack in parsed]
     named = stacks.assign(where=where, is_own=is_own)
     groups = named.groupby(["where", "is_own"])["cpu_s"].sum().reset_index().sort_values("cpu_s", ascending=False)
     return groups.assign(part=groups["cpu_s"] / max(1e-9, groups["cpu_s"].sum()))

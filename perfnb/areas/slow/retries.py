@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from perfnb.attribution import calls_on_path, prepare, requests, share_of_wait
+from perfnb.attribution import calls_on_path, is_true, prepare, requests, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -49,7 +49,7 @@ def _failed_requests(recording: Recording) -> pd.DataFrame:
     """Return requests that did not give their user an answer."""
     seen = requests(recording)
     bad = (seen["status_code"] >= 500) | (seen["status_code"] == 429) | seen["error_type"].notna()
-    return seen[bad | seen["error_in_body"].eq(True)]
+    return seen[bad | is_true(seen["error_in_body"])]
 
 
 @check("timeout-too-long", area="slow")
@@ -108,7 +108,7 @@ def timeout_too_short(
     Source: E40, E84
     """
     frame = calls_on_path(recording)
-    cut = frame[frame["error_type"].isin(("timeout", "disconnected")) | frame["client_disconnected"].eq(True)]
+    cut = frame[frame["error_type"].isin(("timeout", "disconnected")) | is_true(frame["client_disconnected"])]
     cut = _cluster(cut, spread)
     good = frame[frame["error_type"].isna() & frame["operation"].isin(set(cut["operation"]))]["duration_ms"]
     age = cut["duration_ms"].median()
@@ -232,7 +232,7 @@ def errors_as_success(recording: Recording, objectives: Objectives, *, least: in
         raise NotMeasured(
             "no request's status was seen", hint="see requests: perfnb record --listen PORT --app URL, or server spans"
         )
-    hidden = outside[outside["error_in_body"].eq(True)]
+    hidden = outside[is_true(outside["error_in_body"])]
     unanswered = _unanswered(recording, good)
     found = pd.concat([hidden, good[good["request_id"].isin(unanswered)]]).drop_duplicates("request_id")
     if len(found) < least or len(found) < objectives.value("error_rate") * len(good):
@@ -265,4 +265,4 @@ def _unanswered(recording: Recording, good: pd.DataFrame) -> set[str]:
         "SELECT request_id FROM model_calls WHERE request_id IS NOT NULL AND operation <> 'embeddings' "
         "GROUP BY request_id HAVING count(error_type) = count(*) AND NOT bool_or(error_type IN ('disconnected', 'unfinished'))"
     )
-    return set(frame["request_id"]) & set(good.loc[good["client_disconnected"].ne(True), "request_id"])
+    return set(frame["request_id"]) & set(good.loc[~is_true(good["client_disconnected"]), "request_id"])

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from perfnb.areas.slow.hotspots import explained_by_stacks
-from perfnb.attribution import calls, critical_path, prepare, requests, share_of_wait
+from perfnb.attribution import calls, critical_path, is_true, prepare, requests, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -22,7 +22,7 @@ def overview(recording: Recording) -> pd.DataFrame:
     """
     seen, made = requests(recording), calls(recording)
     duration, first = seen["duration_ms"], seen["time_to_first_content_ms"]
-    failed = (seen["status_code"] >= 400) | seen["error_type"].notna() | seen["error_in_body"].eq(True)
+    failed = (seen["status_code"] >= 400) | seen["error_type"].notna() | is_true(seen["error_in_body"])
     return pd.DataFrame(
         [
             {

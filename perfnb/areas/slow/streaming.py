@@ -3,7 +3,7 @@
 import pandas as pd
 
 from perfnb.areas.slow.context import writing_time
-from perfnb.attribution import GENERATING, answers, calls_on_path, prepare, requests, share_of_wait
+from perfnb.attribution import GENERATING, answers, calls_on_path, is_false, is_true, prepare, requests, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Estimate, Finding
@@ -44,7 +44,7 @@ def no_streaming(
     """
     limit = objectives["time_to_first_token_ms"]
     last = last_answers(recording)
-    if last["stream"].isna().all():
+    if len(last) and last["stream"].isna().all():
         raise NotMeasured(
             "no call tells whether it streamed", hint="record through the proxy: perfnb record --upstream URL"
         )
@@ -79,7 +79,7 @@ def no_streaming(
 
 def _unstreamed(recording: Recording, last: pd.DataFrame, min_output_tokens: int) -> pd.DataFrame:
     """Return calls without a stream: first_ms until the first words were ready, blind_ms from then to the end."""
-    plain = last[(last["stream"].eq(False)) & (last["output_tokens"] >= min_output_tokens)]
+    plain = last[(is_false(last["stream"])) & (last["output_tokens"] >= min_output_tokens)]
     writing = writing_time(recording, plain).clip(upper=plain["on_path_ms"])
     frame = plain[["request_id", "call_id"]].assign(blind_ms=writing, first_ms=plain["duration_ms"] - writing)
     return frame.assign(why="call")
@@ -88,8 +88,8 @@ def _unstreamed(recording: Recording, last: pd.DataFrame, min_output_tokens: int
 def _held_back(recording: Recording, last: pd.DataFrame) -> pd.DataFrame:
     """Return requests answered in one piece although their last model call streamed."""
     seen = requests(recording)
-    seen = seen[seen["source"].isin(("front", "probe", "load")) & (seen["stream"].eq(False))]
-    streamed = last[(last["stream"].eq(True)) & last["time_to_first_token_ms"].notna()]
+    seen = seen[seen["source"].isin(("front", "probe", "load")) & (is_false(seen["stream"]))]
+    streamed = last[(is_true(last["stream"])) & last["time_to_first_token_ms"].notna()]
     both = seen.merge(streamed, on="request_id", suffixes=("", "_call"))
     ready = (both["start_time_call"] - both["start_time"]) / 1e6 + both["time_to_first_token_ms"]
     frame = both[["request_id", "call_id"]].assign(first_ms=ready, blind_ms=both["duration_ms"] - ready)
@@ -139,7 +139,7 @@ def _late_streams(recording: Recording) -> pd.DataFrame:
         frame = calls_on_path(recording)
         frame = frame[
             frame["operation"].isin(GENERATING)
-            & (frame["stream"].eq(True))
+            & (is_true(frame["stream"]))
             & (frame["reasoning_tokens"].fillna(0) == 0)
         ]
         frame = frame.dropna(subset=["time_to_first_byte_ms", "time_to_first_token_ms"])

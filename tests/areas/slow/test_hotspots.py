@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import pytest
+from builders import MS, START, Row, answer, call, every, recording, request
+
+from perfnb.areas.slow.hotspots import above_loop, culprit, frames, hot_functions
+from perfnb.errors import NotMeasured
+from perfnb.finding import Finding
+
+LOOP = "<module> (serve.py:3);run (asyncio/runners.py:190);run_forever (asyncio/base_events.py:607);_run_once (asyncio/base_events.py:1910)"
+IDLE = f"{LOOP};select (selectors.py:468)"
+UVLOOP_IDLE = "<module> (serve.py:3);run (site-packages/uvicorn/server.py:61);run (asyncio/runners.py:190)"
+BUSY = f"{LOOP};_run (asyncio/events.py:80);chat (desk/app.py:40);fetch (desk/search.py:12);read (ssl.py:1100)"
+UVLOOP_BUSY = f"{UVLOOP_IDLE};chat (desk/app.py:40);fetch (desk/search.py:12)"
+THREAD = "run (threading.py:975);_worker (concurrent/futures/thread.py:83);clean (desk/text.py:9)"
+
+
+def test_frames_are_read() -> None:
+    last = frames(BUSY)[-2]
+    assert (last.function, last.file, last.line, last.is_library) == ("fetch", "desk/search.py", 12, False)
+    assert frames("no form at all")[0].function == "no form at all"
+
+
+@pytest.mark.parametrize(
+    ("stack", "doing"),
+    [
+        (IDLE, ()),
+        (UVLOOP_IDLE, ()),
+        (BUSY, ("chat", "fetch", "read")),
+        (UVLOOP_BUSY, ("chat", "fetch")),
+        (THREAD, None),
+    ],
+)
+def test_what_stands_above_the_loop(stack: str, doing: tuple[str, ...] | None) -> None:
+    above = above_loop(frames(stack))
+    assert (None if above is None else tuple(frame.function for frame in above)) == doing
+
+
+def test_the_culprit_is_the_apps_own_frame() -> None:
+    assert str(culprit(frames(BUSY))) == "fetch (desk/search.py:12)"
+
+
+def looks(pattern: str, busy: str = BUSY) -> list[Row]:
+    """Return a look every 150 ms: ``x`` finds the loop busy, ``.`` idle."""
+    kinds = {"x": busy, ".": IDLE}
+    return [
+        {"time": START + n * 150 * MS, "pid": 7, "thread": "MainThread", "stack": kinds[mark], "samples": 1,
+         "on_cpu": True, "mode": "dump"}
+        for n, mark in enumerate(pattern)
+    ]  # fmt: skip
+
+
+ALWAYS = [request(0, 60_000)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "requests", "found"),
+    [
+        ("xxxx....xxxx....", ALWAYS, True),
+        ("x.x.x.x.x.x.x.x.", ALWAYS, False),  # busy, but never twice in a row
+        ("xx.............." * 2, ALWAYS, False),  # a tenth of the time
+        ("xxx" + "." * 17, ALWAYS, False),
+        ("xxxx" + "." * 12, ALWAYS, True),
+        ("................", ALWAYS, False),
+        ("xxxxxxxx........", [request(1500, 60_000)], False),  # while nobody waited
+    ],
+)
+def test_blocked_event_loop(tmp_path: Path, pattern: str, requests: list[Row], found: bool) -> None:
+    assert (
+        isinstance(answer(tmp_path, "blocked-event-loop", stacks=looks(pattern), requests=requests), Finding) is found
+    )
+
+
+def test_the_line_that_holds_the_loop_is_named(tmp_path: Path) -> None:
+    finding = answer(tmp_path, "blocked-event-loop", stacks=looks("xxxxxxxx"), requests=ALWAYS)
+    assert isinstance(finding, Finding)
+    assert "fetch (desk/search.py:12)" in finding.title
+    assert "read (ssl.py:1100)" in finding.evidence[1]
+
+
+@pytest.mark.parametrize(
+    ("lag_ms", "late", "found"), [(900, 6, True), (900, 2, False), (200, 6, False), (250, 6, True)]
+)
+def test_light_requests_answered_late_tell_too(tmp_path: Path, lag_ms: float, late: int, found: bool) -> None:
+    rows = [request(n * 2000, 1500, source="probe") for n in range(10)]
+    rows += [
+        request(n * 2000 + 300, lag_ms if n < late else 4, source="probe", phase="lag", route="/health")
+        for n in range(10)
+    ]
+    assert isinstance(answer(tmp_path, "blocked-event-loop", requests=rows), Finding) is found
+
+
+def test_without_stacks_and_probe_nothing_is_claimed(tmp_path: Path) -> None:
+    with pytest.raises(NotMeasured):
+        answer(tmp_path, "blocked-event-loop", requests=ALWAYS)
+    with pytest.raises(NotMeasured):
+        answer(tmp_path / "b", "python-hot-spot", requests=ALWAYS)
+
+
+def samples(hot: int, other: int, idle: int) -> list[Row]:
+    """Return a profile of 10 ms samples with so many in the app's text cleaning, elsewhere, and idle."""
+    kinds = [
+        (THREAD, hot, True),
+        (f"{LOOP};_run (asyncio/events.py:80);send (site-packages/aiohttp/web.py:3)", other, True),
+        (IDLE, idle, False),
+    ]
+    return [
+        {"time": START, "pid": 7, "thread": f"t{n}", "stack": stack, "samples": count, "on_cpu": on, "mode": "profile", "period_ms": 10.0}
+        for n, (stack, count, on) in enumerate(kinds)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("hot", "other", "found"),
+    [(800, 100, True), (100, 800, False), (30, 20, False), (450, 450, True), (340, 550, False)],
+)
+def test_python_hot_spot(tmp_path: Path, hot: int, other: int, found: bool) -> None:
+    rows = every(1000, 10, lambda at: request(at, 900), lambda at: call(at + 500, 300))
+    split = {"requests": [r for r in rows if "call_id" not in r], "calls": [r for r in rows if "call_id" in r]}
+    assert isinstance(answer(tmp_path, "python-hot-spot", stacks=samples(hot, other, 1000), **split), Finding) is found
+
+
+def test_hot_functions_count_each_sample_once(tmp_path: Path) -> None:
+    frame = hot_functions(recording(tmp_path, stacks=samples(700, 300, 50)))
+    assert frame["cpu_s"].sum() == pytest.approx(10)
+    assert frame.iloc[0]["where"] == "clean (desk/text.py)"

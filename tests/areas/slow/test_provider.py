@@ -1,0 +1,133 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import Row, answer, call, embedding, every, failed_call, recording, request
+
+from perfnb.areas.slow.provider import speed_by_model
+from perfnb.errors import NotMeasured
+from perfnb.finding import Clear, Finding
+
+
+def speed(tokens_per_s: float, count: int = 12, **columns: Any) -> list[Row]:
+    ms = 200 + 80 / tokens_per_s * 1000
+    return [call(number * 10_000, ms, first_token_ms=200, **columns) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("calls", "found"),
+    [
+        (speed(10), True),
+        (speed(19), True),
+        (speed(21), False),
+        (speed(80), False),
+        (speed(10, count=2), False),
+        (speed(10, reasoning_tokens=60), False),  # deep reasoning, not a slow model
+        ([call(n * 10_000, 8000, stream=False, output_tokens=80) for n in range(6)], True),
+    ],
+)
+def test_slow_model(tmp_path: Path, calls: list[Row], found: bool) -> None:
+    assert isinstance(answer(tmp_path, "slow-model", calls=calls), Finding) is found
+
+
+def episode(slow: range, total: int = 40, times: float = 5, **columns: Any) -> list[Row]:
+    return [call(n * 3000, 800 * (times if n in slow else 1), **columns) for n in range(total)]
+
+
+@pytest.mark.parametrize(
+    ("calls", "found"),
+    [
+        (episode(range(20, 40)), True),
+        (episode(range(10, 20)), True),
+        (episode(range(20, 40), times=1.8), False),
+        (episode(range(0, 40, 2)), False),  # every second call: no stretch
+        (episode(range(0, 40)), False),  # slow all the time: no change to see
+        (episode(range(38, 40)), False),  # two calls prove nothing
+    ],
+)
+def test_provider_slow(tmp_path: Path, calls: list[Row], found: bool) -> None:
+    assert isinstance(answer(tmp_path, "provider-slow", calls=calls), Finding) is found
+
+
+def test_larger_prompts_are_not_the_providers_fault(tmp_path: Path) -> None:
+    calls = [call(n * 5000, 4000 if n >= 20 else 800, input_tokens=9000 if n >= 20 else 700) for n in range(40)]
+    assert isinstance(answer(tmp_path, "provider-slow", calls=calls), Clear)
+
+
+def test_a_model_that_was_quick_before_is_not_slow_by_itself(tmp_path: Path) -> None:
+    calls = episode(range(18, 40), times=12)
+    assert isinstance(answer(tmp_path / "a", "provider-slow", calls=calls), Finding)
+    assert isinstance(answer(tmp_path / "b", "slow-model", calls=calls), Clear)
+
+
+@pytest.mark.parametrize(
+    ("byte_ms", "processing_ms", "found"), [(500, 100, True), (230, 100, True), (190, 100, False), (500, 490, False)]
+)
+def test_slow_network(tmp_path: Path, byte_ms: float, processing_ms: float, found: bool) -> None:
+    calls = [call(n * 3000, byte_ms + 500, first_token_ms=byte_ms, processing_ms=processing_ms) for n in range(10)]
+    assert isinstance(answer(tmp_path, "slow-network", calls=calls), Finding) is found
+
+
+def test_slow_network_is_not_claimed_without_the_providers_own_time(tmp_path: Path) -> None:
+    with pytest.raises(NotMeasured, match="--upstream"):
+        answer(tmp_path, "slow-network", calls=[call(0, source="span")])
+
+
+@pytest.mark.parametrize(
+    ("ms", "count", "found"), [(600, 10, True), (201, 10, True), (200, 10, False), (30, 10, False), (600, 2, False)]
+)
+def test_slow_embedding(tmp_path: Path, ms: float, count: int, found: bool) -> None:
+    calls = every(4000, count, lambda at: embedding(at, ms), lambda at: call(at + ms, 800))
+    requests = every(4000, count, lambda at: request(at, ms + 900))
+    assert isinstance(answer(tmp_path, "slow-embedding", calls=calls, requests=requests), Finding) is found
+
+
+def test_embedding_a_batch_is_not_a_query(tmp_path: Path) -> None:
+    calls = every(4000, 10, lambda at: embedding(at, 900, inputs=64))
+    assert isinstance(answer(tmp_path, "slow-embedding", calls=calls), Clear)
+
+
+def connections(count: int, per_connection: int, pause: float = 2000) -> list[Row]:
+    return [
+        call(
+            n * pause, 500, connection_id=n // per_connection, connection_requests=n % per_connection + 1, connect_ms=40
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("calls", "found"),
+    [
+        (connections(20, 1), True),
+        (connections(20, 20), False),
+        (connections(20, 2), False),
+        (connections(9, 1), False),  # too few to tell
+        (connections(20, 1, pause=10), False),  # twenty at once need twenty connections
+    ],
+)
+def test_client_per_request(tmp_path: Path, calls: list[Row], found: bool) -> None:
+    assert isinstance(answer(tmp_path, "client-per-request", calls=calls), Finding) is found
+
+
+@pytest.mark.parametrize(("refused", "good", "found"), [(10, 20, True), (3, 20, True), (2, 20, False), (3, 200, False)])
+def test_rate_limited(tmp_path: Path, refused: int, good: int, found: bool) -> None:
+    calls = [call(n * 3000, 800) for n in range(good)]
+    for n in range(refused):
+        calls[n] |= {"prompt_digest": f"again {n}", "attempt": 2}
+        calls.append(failed_call(n * 3000 - 1500, prompt_digest=f"again {n}", retry_after_ms=1000))
+    for row in calls:
+        row.pop("attempt", None)
+    assert isinstance(answer(tmp_path, "rate-limited", calls=calls), Finding) is found
+
+
+def test_other_errors_are_not_rate_limits(tmp_path: Path) -> None:
+    calls = [failed_call(n * 1000, status=500) for n in range(10)]
+    assert isinstance(answer(tmp_path, "rate-limited", calls=calls), Clear)
+
+
+def test_speed_by_model_has_a_row_per_model(tmp_path: Path) -> None:
+    frame = speed_by_model(recording(tmp_path, calls=[*speed(50), *speed(10, request_model="slow-one")]))
+    assert dict(zip(frame["model"], frame["output_tokens_per_s"].round(), strict=True)) == pytest.approx(
+        {"gpt-5-mini": 50, "slow-one": 10}, abs=1
+    )
