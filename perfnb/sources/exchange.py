@@ -3,10 +3,11 @@
 Secrets never get in: only the headers named here are captured, and no query string.
 """
 
+import json
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -86,34 +87,33 @@ class Exchange:
         """Return the exchange as one binary message, its times in milliseconds."""
         request = b"".join(self.request) if len(self.request) != 1 else self.request[0]
         start = self.started
-        head = orjson.dumps(
-            {
-                "method": self.method,
-                "path": self.path,
-                "query": self.query,
-                "started_ns": self.started_ns,
-                "answered": _after(start, self.answered),
-                "ended": _after(start, self.ended),
-                "last": _after(start, self.last),
-                "end": self.end,
-                "error": self.error,
-                "arm": self.arm,
-                "connect_ms": self.connect_ms,
-                "connection_id": self.connection_id,
-                "connection_requests": self.connection_requests,
-                "status": self.status,
-                "request_headers": self.request_headers,
-                "response_headers": self.response_headers,
-                "request_bytes": self.request_bytes,
-                "response_bytes": self.response_bytes,
-                "pieces": self.pieces,
-                "is_cut": self.is_cut,
-                "times": [(time - start) * 1e3 for time in self.times],
-                "sizes": [len(piece) for piece in self.answer],
-            }
-        )
+        head = {
+            "method": self.method,
+            "path": self.path,
+            "query": self.query,
+            "started_ns": self.started_ns,
+            "answered": _after(start, self.answered),
+            "ended": _after(start, self.ended),
+            "last": _after(start, self.last),
+            "end": self.end,
+            "error": self.error,
+            "arm": self.arm,
+            "connect_ms": self.connect_ms,
+            "connection_id": self.connection_id,
+            "connection_requests": self.connection_requests,
+            "status": self.status,
+            "request_headers": self.request_headers,
+            "response_headers": self.response_headers,
+            "request_bytes": self.request_bytes,
+            "response_bytes": self.response_bytes,
+            "pieces": self.pieces,
+            "is_cut": self.is_cut,
+            "times": [(time - start) * 1e3 for time in self.times],
+            "sizes": [len(piece) for piece in self.answer],
+        }
+        head_bytes = _json(head)
         answer_bytes = sum(map(len, self.answer))
-        return b"".join([_LENGTHS.pack(len(head), len(request), answer_bytes), head, request, *self.answer])
+        return b"".join([_LENGTHS.pack(len(head_bytes), len(request), answer_bytes), head_bytes, request, *self.answer])
 
     @classmethod
     def decoded(cls, message: bytes | memoryview) -> "Exchange":
@@ -160,6 +160,13 @@ def _kept_as(name: str) -> str:
     """Return the name under which a header is kept; empty where it is not."""
     name = name.lower()
     return name if name in KEPT_HEADERS or name.startswith(KEPT_PREFIXES) else ""
+
+
+def _json(head: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(head)
+    except TypeError:  # bytes beyond UTF-8 in a header or a path
+        return json.dumps(head).encode().replace(b"\\udc", b"?")
 
 
 def _after(start: float, time: float | None) -> float | None:

@@ -29,6 +29,7 @@ async def relay(
     """Open a WebSocket at ``url``, then the caller's, and pass messages until either side closes.
 
     Frames are put together and compression is not offered: messages arrive as sent, not necessarily in the same frames.
+    Only their number and size are captured.
     A refusal is answered with the upstream's status.
     """
     headers = CIMultiDict(request.headers)
@@ -62,14 +63,15 @@ async def _both_ways(
 ) -> None:
     async def outwards() -> None:
         async for message in caller:
-            exchange.request_bytes += len(message.data or b"")
+            exchange.request_bytes += _size(message)
             await _pass(message, upstream)
         await upstream.close(code=caller.close_code or 1000)
 
     async def inwards() -> None:
         async for message in upstream:
-            exchange.received(b"", time.perf_counter(), 0)
-            exchange.response_bytes += len(message.data or b"")
+            if size := _size(message):
+                exchange.received(b"", time.perf_counter(), 0)
+                exchange.response_bytes += size
             await _pass(message, caller)
         await caller.close(code=upstream.close_code or 1000)
 
@@ -80,6 +82,11 @@ async def _both_ways(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _size(message: aiohttp.WSMessage) -> int:
+    """Return how long a message is; 0 for pings and pongs."""
+    return len(message.data) if message.type in (WSMsgType.TEXT, WSMsgType.BINARY) else 0
 
 
 async def _pass(message: aiohttp.WSMessage, to: Either) -> None:
