@@ -2,7 +2,8 @@
 
 What a caller gets is what it would get from the upstream: bytes as they come, in any encoding, redirects and errors
 included; a caller that goes away ends its request upstream at once; a slow one slows the upstream down. There are no
-timeouts of its own. Nothing is parsed here.
+timeouts of its own. Nothing is parsed here. Known limits, both aiohttp's: a header with bytes that are not UTF-8 loses
+those bytes, and an answer's trailers are left out.
 
 Where requests go: the pass-through stands for the upstream's origin. A path that begins with the upstream's own path is
 passed as it is, any other is put behind it. With the upstream ``https://api.example.com/v1``, both ``/v1/models`` and
