@@ -123,7 +123,7 @@ def write_pages(recording: Path, out: Path, tell: Tell) -> None:
     from perfnb import notebooks
     from perfnb.report import postmortem
 
-    for name in notebooks.NAMES:
+    for name in notebooks.names():
         tell(f"running notebook {name}")
         notebooks.run(name, str(recording), out / f"{name}.html")
     tell("writing the postmortem")

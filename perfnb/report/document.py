@@ -23,6 +23,7 @@ from perfnb.report.tables import without_content
 from perfnb.target import Target
 from perfnb.widgets import cards, wording
 from perfnb.widgets.chart import Chart, Drawing, Drawn, Shown
+from perfnb.widgets.tiles import impact_tiles
 
 _PLACE = '<hr class="chart-{}">'
 
@@ -53,9 +54,9 @@ def as_postmortem(
     checklist = run(recording, objectives)
     charts = _Charts(recording, objectives)
     body = environment().get_template("postmortem.html.j2").render(
-        overview=(overview := _overview(recording)),
+        overview=(overview := overview_of(recording)),
         summary=summary.summary(overview, checklist, objectives, recording.window),
-        tiles=cards.tiles_piece(summary.impact_tiles(overview, objectives)).html,
+        tiles=cards.tiles_piece(impact_tiles(overview, objectives)).html,
         impact=[charts.place(name, figures) for name in ("requests_over_time", "where_time_goes")],
         timeline=cards.timeline_piece(_entries(recording)).html,
         in_flight=charts.place("in_flight", figures),
@@ -141,7 +142,8 @@ def _figure(finding: Finding, charts: _Charts) -> Markup:
     return charts.place(finding.figure, module)
 
 
-def _overview(recording: Recording) -> dict[str, float]:
+def overview_of(recording: Recording) -> dict[str, float]:
+    """Return requests, percentiles and counts of ``recording``; nothing where they were not measured."""
     try:
         return {str(name): float(value) for name, value in stages.overview(recording).iloc[0].items()}
     except NotMeasured:

@@ -27,7 +27,9 @@ def export(notebook: Any, redactor: Redactor, *, title: str = "", badge: str = "
 
     Raises WrongUse for an output that a page without a kernel can't show: nothing is left out in silence.
     """
-    blocks = [_cell(cell, number, redactor) for number, cell in enumerate(notebook.cells, 1)]
+    skipped = _skipped_tags(notebook)
+    cells = [(number, cell) for number, cell in enumerate(notebook.cells, 1) if not skipped & _tags(cell)]
+    blocks = [_cell(cell, number, redactor) for number, cell in cells]
     body = assembled(block for block in blocks if block)
     heading = re.search(r"<h1[^>]*>(.*?)</h1>", body, re.DOTALL)
     shown = title or (Markup(heading[1]).striptags() if heading else "Notebook")
@@ -46,13 +48,11 @@ def markdown(source: str, redactor: Redactor) -> Markup:
 
 
 def _cell(cell: Any, number: int, redactor: Redactor) -> Markup:
-    if SILENT_TAGS & set(cell.metadata.get("tags", ())):
-        return Markup("")
     if cell.cell_type == "markdown":
         return markdown(cell.source, redactor)
     if cell.cell_type != "code" or not cell.source.strip():
         return Markup("")
-    outputs = [output_html(output, number, redactor) for output in cell.get("outputs", ())]
+    outputs = [output_html(output, number, redactor) for output in cell.get("outputs", ()) if not _is_progress(output)]
     return assembled([_code(cell.source, redactor), *outputs])
 
 
@@ -61,7 +61,7 @@ def _code(source: str, redactor: Redactor) -> Markup:
 
     source = redactor.text(source)
     lines = [line for line in source.splitlines() if not line.startswith("#")] or source.splitlines()
-    highlight: Callable[[str], str] = Highlight2HTML(pygments_lexer="ipython3")  # type: ignore[no-untyped-call]
+    highlight: Callable[[str], str] = Highlight2HTML(pygments_lexer="ipython3")
     listing = clean(highlight(source))
     return Markup(environment().get_template("code.html.j2").render(first=lines[0], listing=listing))
 
@@ -152,6 +152,20 @@ def _wrapped(html: Markup) -> Markup:
 
 def _is_blank(html: Markup) -> bool:
     return not html.striptags().strip() and not re.search(r"<(svg|rect|path|hr)\b", html)
+
+
+def _skipped_tags(notebook: Any) -> set[str]:
+    """Return the tags of cells to leave out: on purpose, or defaults of parameters that were given."""
+    is_given = any("injected-parameters" in _tags(cell) for cell in notebook.cells)
+    return {*SILENT_TAGS, *(["parameters"] if is_given else [])}
+
+
+def _tags(cell: Any) -> set[str]:
+    return set(cell.metadata.get("tags", ()))
+
+
+def _is_progress(output: Output) -> bool:
+    return bool(output.get("metadata", {}).get("perfnb", {}).get("progress"))
 
 
 def _demote(body: Markup) -> Markup:

@@ -1,6 +1,6 @@
 """What happened, in sentences for someone who was not there; pure functions over numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -9,11 +9,10 @@ from perfnb.finding import Finding, Unmeasured
 from perfnb.objectives import Objective, Objectives
 from perfnb.recording import Window
 from perfnb.widgets import wording
-from perfnb.widgets.cards import Tile, gain, judged, symptom
+from perfnb.widgets.cards import gain, symptom
+from perfnb.widgets.tiles import Overview
 
 EFFORTS = ("low", "medium", "high")
-
-Overview = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -94,26 +93,6 @@ def _coverage(checklist: Checklist) -> list[str]:
     if missing:
         sentences.append(f"{wording.counted(missing, 'cause')} could not be judged from this recording.")
     return sentences
-
-
-def impact_tiles(overview: Overview, objectives: Objectives) -> list[Tile]:
-    """Return what users felt, each against its objective where there is one."""
-    if not overview.get("requests"):
-        return []
-    requests, failed = overview["requests"], overview["failed"]
-    tiles = [
-        Tile("requests", wording.number(requests)),
-        Tile("failed", wording.number(failed), wording.percent(failed / requests) if failed else ""),
-        Tile("half answered within", wording.duration(overview["p50_ms"])),
-        judged("19 of 20 within", overview["p95_ms"], objectives["request_p95_ms"]),
-        Tile("99 of 100 within", wording.duration(overview["p99_ms"])),
-        judged("first words, 19 of 20 within", overview["first_content_p95_ms"], objectives["time_to_first_token_ms"]),
-        Tile("model calls", wording.number(overview["calls"])),
-        Tile("failed attempts", wording.number(overview["attempts_failed"])),
-        Tile("input tokens", wording.number(overview["input_tokens"])),
-        Tile("output tokens", wording.number(overview["output_tokens"])),
-    ]
-    return [tile for tile in tiles if tile.value != "–"]
 
 
 def actions(findings: Sequence[Finding]) -> list[Action]:

@@ -39,6 +39,10 @@ class Chart:
     alt: str
     frame: "pd.DataFrame"
 
+    def __post_init__(self) -> None:
+        """Let markers at the edge be drawn whole."""
+        self.figure.update_traces(cliponaxis=False, selector={"type": "scatter"})
+
     @property
     def title(self) -> str:
         """Return the figure's title."""

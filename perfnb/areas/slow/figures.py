@@ -291,7 +291,7 @@ def repeats(frame: pd.DataFrame) -> Chart:
 def waterfall(frame: pd.DataFrame, *, about: str) -> Chart:
     """Draw one request's spans and calls, what was waited for in full colour and what ran beside it pale."""
     unit = time_unit(frame["duration_ms"])
-    names = labels(frame["depth"].map(lambda depth: "\u2003" * min(depth, 8)) + frame["name"], most=60)
+    names = labels(frame["depth"].map(lambda depth: "›" * min(depth, 8)) + " " + frame["name"], most=60)
     waits = frame[frame["on_critical_path_ms"] > 0]
     longest = waits.loc[waits["on_critical_path_ms"].idxmax()] if len(waits) else frame.iloc[0]
     title = f"{label(about)}: waits longest for {label(longest['name'])}, {wording.duration(longest['on_critical_path_ms'])}"
