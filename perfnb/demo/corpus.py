@@ -9,6 +9,7 @@ import json
 import textwrap
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ PASSAGE_CHARACTERS = 600
 SHORTEST = 120
 LONGEST_DOCUMENT = 48_000
 BATCH = 64
+BATCHES_AT_A_TIME = 4
 DIMENSIONS = 256
 
 SCHEMA = f"""
@@ -131,25 +133,32 @@ def cut(text: str, size: int = PASSAGE_CHARACTERS) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-def embed(texts: Sequence[str], base_url: str, *, model: str = "sim-embedding") -> Iterator[list[float]]:
-    """Yield an embedding for each text, asked from the provider in batches."""
-    for start in range(0, len(texts), BATCH):
-        body = json.dumps({"model": model, "input": list(texts[start : start + BATCH])}).encode()
-        headers = {"content-type": "application/json"}
-        request = urllib.request.Request(f"{base_url}/embeddings", data=body, headers=headers)
-        with urllib.request.urlopen(request, timeout=60) as response:
-            yield from (each["embedding"] for each in json.load(response)["data"])
+def embed(texts: Sequence[str], base_url: str, *, model: str = "sim-embedding") -> list[list[float]]:
+    """Return an embedding for each text, asked from the provider in batches, a few at a time."""
+    batches = [list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+    with ThreadPoolExecutor(BATCHES_AT_A_TIME) as pool:
+        return [vector for found in pool.map(lambda batch: _embed(batch, base_url, model), batches) for vector in found]
 
 
-def fill(dsn: str, base_url: str, *, limit: int | None = None) -> int:
-    """Make the tables and indexes and store the embedded corpus; returns how many passages there are."""
-    found = passages()[:limit]
+def _embed(texts: list[str], base_url: str, model: str) -> list[list[float]]:
+    body = json.dumps({"model": model, "input": texts}).encode()
+    request = urllib.request.Request(f"{base_url}/embeddings", data=body, headers={"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return [each["embedding"] for each in json.load(response)["data"]]
+
+
+def embedded(base_url: str) -> list[tuple[Passage, list[float]]]:
+    """Return the corpus, each passage with its embedding."""
+    found = passages()
+    return list(zip(found, embed([f"{each.title}\n{each.body}" for each in found], base_url), strict=True))
+
+
+def fill(dsn: str, rows: Sequence[tuple[Passage, Sequence[float]]]) -> None:
+    """Make the tables and indexes and store passages with their embeddings."""
     with psycopg.connect(dsn) as connection:
         connection.execute(SCHEMA)
-        vectors = embed([f"{each.title}\n{each.body}" for each in found], base_url)
         with connection.cursor().copy("COPY documents (module, title, body, embedding) FROM STDIN") as copy:
-            for passage, vector in zip(found, vectors, strict=True):
+            for passage, vector in rows:
                 text = f"[{','.join(f'{value:.6g}' for value in vector)}]"
                 copy.write_row((passage.module, passage.title, passage.body, text))
         connection.execute(INDEXES)
-    return len(found)

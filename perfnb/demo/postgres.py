@@ -42,6 +42,10 @@ SETTINGS = {
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+class PortTaken(NotReachable):
+    """Raised when another process took the port meanwhile."""
+
+
 class Postgres:
     """A server with an empty database. ``dsn`` reaches it once entered; leaving stops it and removes its folder."""
 
@@ -59,24 +63,40 @@ class Postgres:
         return self._keeper.pid
 
     def __enter__(self) -> Self:
-        account = _account()
         installation = unpack_server(run=self._run)
-        folder = Path(tempfile.mkdtemp(prefix="perfnb-postgres-"))
-        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        try:
-            server = _readable_copy(installation, folder, account)
-            self._make_cluster(server, folder, account)
-            self._start(server, folder, account)
-        except BaseException:
-            self._stack.close()
-            raise
+        for attempt in range(1, START_TRIES + 1):
+            folder = Path(tempfile.mkdtemp(prefix="perfnb-postgres-"))
+            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            try:
+                self._start(installation, folder, free_port())
+                break
+            except PortTaken:
+                if attempt == START_TRIES:
+                    self._stack.close()
+                    raise
+            except BaseException:
+                self._stack.close()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def _start(self, installation: Path, folder: Path, port: int) -> None:
+        account = _account()
+        server = _readable_copy(installation, folder, account)
+        self._make_cluster(server, folder, account)
+        self._keeper = self._stack.enter_context(Keeper(self._child(server, folder, port, account)))
+        dsn = f"postgresql://postgres:{self._password}@127.0.0.1:{port}"
+        if not self._is_up(self._keeper, f"{dsn}/postgres"):
+            lines = self._keeper.last_lines()
+            kind = PortTaken if "could not bind" in lines else NotReachable
+            raise kind(f"Postgres did not start:\n{lines}", hint=f"its log is {self._log}")
+        self.dsn = f"{dsn}/{DATABASE}"
+
     def _make_cluster(self, server: Path, folder: Path, account: "pwd.struct_passwd | None") -> None:
         password = folder / "password"
+        password.touch(0o600)
         password.write_text(self._password)
         if account:
             os.chown(password, account.pw_uid, account.pw_gid)
@@ -87,33 +107,19 @@ class Postgres:
         _command(command, _environment(server), account, self._run)
         password.unlink()
 
-    def _start(self, server: Path, folder: Path, account: "pwd.struct_passwd | None") -> None:
-        for attempt in range(START_TRIES):
-            port = free_port()
-            options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
-            command = [str(server / "bin/postgres"), "-D", str(folder / "data"), "-p", str(port), *options]
-            child = Child(
-                "Postgres",
-                command,
-                self._log,
-                _environment(server),
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                stop_signal=signal.SIGINT,  # fast shutdown: sessions are ended, data is written
-                death_signal=signal.SIGQUIT,
-                remove=(folder,),
-            )
-            keeper = Keeper(child).__enter__()
-            dsn = f"postgresql://postgres:{self._password}@127.0.0.1:{port}"
-            if self._is_up(keeper, f"{dsn}/postgres"):
-                self._keeper = self._stack.enter_context(_Entered(keeper))
-                self.dsn = f"{dsn}/{DATABASE}"
-                return
-            lines = keeper.last_lines()
-            keeper.__exit__()
-            if "could not bind" not in lines or attempt == START_TRIES - 1:
-                raise NotReachable(f"Postgres did not start:\n{lines}", hint=f"its log is {self._log}")
-            self._make_cluster(server, folder, account)  # the keeper removed it with the server
+    def _child(self, server: Path, folder: Path, port: int, account: "pwd.struct_passwd | None") -> Child:
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        return Child(
+            "Postgres",
+            [str(server / "bin/postgres"), "-D", str(folder / "data"), "-p", str(port), *options],
+            self._log,
+            _environment(server),
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            stop_signal=signal.SIGINT,  # fast shutdown: sessions are ended, data is written
+            death_signal=signal.SIGQUIT,
+            remove=(folder,),
+        )
 
     def _is_up(self, keeper: Keeper, dsn: str) -> bool:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -125,19 +131,6 @@ class Postgres:
             except psycopg.OperationalError:
                 time.sleep(0.05)
         return False
-
-
-class _Entered:
-    """A keeper that was entered already, to hand to an ExitStack."""
-
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
-
-    def __enter__(self) -> Keeper:
-        return self._keeper
-
-    def __exit__(self, *_: object) -> None:
-        self._keeper.__exit__()
 
 
 def free_port() -> int:

@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ import psycopg
 from perfnb.demo import corpus
 from perfnb.demo.faults import Fault, merged, named
 from perfnb.demo.keeper import Child, Keeper
+from perfnb.demo.network import scaled
 from perfnb.demo.postgres import Postgres
 from perfnb.demo.questions import conversation
 from perfnb.demo.workload import SESSIONS
@@ -40,6 +42,7 @@ class Stack:
         self._seed = seed
         self._stack = ExitStack()
         self._provider_root = ""
+        self._provider_url = ""
         self._dsn = ""
         self._app: Keeper | None = None
 
@@ -70,12 +73,21 @@ class Stack:
         options = ["--seed", str(self._seed), "--time-scale", str(self._time_scale)]
         options += ["--conditions", json.dumps(conditions)]
         _, self._provider_root = self._serve("provider", "perfnb.demo.provider", options)
-        return f"{self._provider_root}/v1"
+        way = merged(fault.network for fault in self.faults)
+        self._provider_url = f"{self._relayed(way) if way else self._provider_root}/v1"
+        return self._provider_url
+
+    def _relayed(self, way: Mapping[str, float]) -> str:
+        address = self._provider_root.removeprefix("http://")
+        options = ["--to", address, "--way", json.dumps(scaled(way, self._time_scale)), "--seed", str(self._seed)]
+        return self._serve("network", "perfnb.demo.network", options)[1]
 
     def start_postgres(self) -> str:
         """Start Postgres with the corpus and some past conversations in it; returns its DSN."""
-        self._dsn = self._stack.enter_context(Postgres(self.out / "postgres.log")).dsn
-        corpus.fill(self._dsn, f"{self._provider_root}/v1")
+        with ThreadPoolExecutor(1) as beside:
+            filling = beside.submit(corpus.embedded, f"{self._provider_root}/v1")
+            self._dsn = self._stack.enter_context(Postgres(self.out / "postgres.log")).dsn
+            corpus.fill(self._dsn, filling.result())
         _add_conversations(self._dsn)
         return self._dsn
 
@@ -88,7 +100,7 @@ class Stack:
     ) -> str:
         """Start the app and return its URL; it calls ``openai_base_url`` (the provider's if None) for its models."""
         given = {
-            "OPENAI_BASE_URL": openai_base_url or f"{self._provider_root}/v1",
+            "OPENAI_BASE_URL": openai_base_url or self._provider_url,
             "OPENAI_API_KEY": "simulated",
             "DATABASE_URL": self._dsn,
             "DESK_SETTINGS": json.dumps(merged(fault.app for fault in self.faults)),

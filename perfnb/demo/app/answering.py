@@ -16,6 +16,7 @@ from perfnb.demo.app.processing import Vocabulary, normalised
 from perfnb.demo.app.settings import Settings
 from perfnb.demo.app.store import Passage, Store
 from perfnb.demo.app.telemetry import tracer
+from perfnb.demo.corpus import LONGEST_DOCUMENT
 
 INSTRUCTIONS = (
     "You are the support desk for Python's standard library. Answer from the numbered passages below and name the"
@@ -27,6 +28,7 @@ SECTIONS = (
     "Say what it returns and what it raises.",
     "Name related calls and when to prefer them.",
 )
+DOCUMENTS = 5
 RANKING_URL = os.environ.get("DESK_RANKING_URL", "")
 
 
@@ -145,13 +147,14 @@ class Desk:
         if now.context == "passages":
             return fitted(chosen, now.max_context_tokens)
         modules = list(dict.fromkeys(passage.module for passage in chosen))
-        count = 1 if now.context == "document" else 3
-        return [await self._document(module) for module in modules[:count]]
+        if now.context == "document":
+            return [await self._document(modules[0], LONGEST_DOCUMENT)]
+        return [await self._document(module, LONGEST_DOCUMENT // 4) for module in modules[:DOCUMENTS]]
 
-    async def _document(self, module: str) -> Passage:
+    async def _document(self, module: str, characters: int) -> Passage:
         parts = await self.store.read_module(module)
         body = "\n\n".join(f"{part.title}\n{part.body}" for part in parts)
-        return Passage(parts[0].id, module, f"{module}, whole documentation", body)
+        return Passage(parts[0].id, module, f"{module}, whole documentation", body[:characters])
 
     def _messages(self, question: str, history: Sequence[Message], context: Sequence[Passage]) -> tuple[Message, ...]:
         passages = "\n\n".join(f"[{at}] {each.title}\n{each.body}" for at, each in enumerate(context, 1))

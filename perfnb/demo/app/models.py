@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from openai import APIError, AsyncOpenAI, OpenAI
@@ -98,7 +99,11 @@ class Models:
         return await call()
 
 
+@cache
+def _moderator() -> OpenAI:
+    return OpenAI()
+
+
 def is_acceptable(text: str) -> bool:
     """Tell whether the provider's moderation lets the text pass; blocks until it says so."""
-    with OpenAI() as client:
-        return not client.moderations.create(input=text, model="sim-moderation").results[0].flagged
+    return not _moderator().moderations.create(input=text, model="sim-moderation").results[0].flagged

@@ -5,6 +5,7 @@ import os
 import re
 import time
 from difflib import SequenceMatcher
+from pydoc_data.topics import topics
 
 from perfnb.demo.app.settings import Settings
 
@@ -36,6 +37,8 @@ def spelled_pairwise(text: str, vocabulary: list[str]) -> str:
 
 
 def _nearest(word: str, vocabulary: list[str]) -> str:
+    if word in vocabulary:
+        return word
     best, best_ratio = word, 0.9
     for known in vocabulary:
         ratio = SequenceMatcher(None, word, known).ratio()
@@ -62,4 +65,4 @@ class Vocabulary:
 def load_vocabulary(share_s: float) -> list[str]:
     """Return the words of the documentation; ``share_s`` stands for fetching models and tables from a share."""
     time.sleep(share_s)
-    return sorted(set(re.findall(r"[a-z_]{3,}", (os.__doc__ or "") + (re.__doc__ or ""))))
+    return sorted(set(re.findall(r"[a-z_]{10,}", " ".join(topics.values()))))

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -78,19 +78,11 @@ def _add_answers(app: FastAPI, desk: Desk) -> None:
     async def chat(question: Question) -> Response:
         if not desk.settings.warm_up:
             await desk.store.open()
-        if desk.settings.errors == "body":
-            return await _forgiving(desk, question)
-        try:
-            return await _chat(desk, question)
-        except (APIError, PoolTimeout) as error:
-            raise _as_status(error) from error
+        return await _guarded(desk, question, _chat)
 
     @app.post("/agent")
-    async def agent(question: Question) -> dict[str, Any]:
-        try:
-            return await Agent(desk, question.session_id).answer(question.message)
-        except (APIError, PoolTimeout) as error:
-            raise _as_status(error) from error
+    async def agent(question: Question) -> Response:
+        return await _guarded(desk, question, _agent)
 
     @app.post("/ingest")
     async def ingest(document: Document) -> dict[str, int]:
@@ -142,12 +134,19 @@ async def _chat(desk: Desk, question: Question) -> Response:
     return StreamingResponse(_continued(first, events), media_type="text/event-stream", headers=headers)
 
 
-async def _forgiving(desk: Desk, question: Question) -> Response:
+async def _agent(desk: Desk, question: Question) -> Response:
+    return JSONResponse(await Agent(desk, question.session_id).answer(question.message))
+
+
+async def _guarded(desk: Desk, question: Question, handle: Callable[[Desk, Question], Awaitable[Response]]) -> Response:
+    """Return the handler's response; failures become a status, or a friendly 200 if the settings want that."""
     try:
-        return await _chat(desk, question)
+        return await handle(desk, question)
     except (APIError, PoolTimeout) as error:
+        if desk.settings.errors == "status":
+            raise _as_status(error) from error
         message = f"Sorry, something went wrong: {error}"
-        if question.stream:
+        if question.stream and handle is _chat:
             return Response(_event({"error": message}, "error"), media_type="text/event-stream")
         return JSONResponse({"error": message})
 

@@ -36,7 +36,7 @@ SPEEDS: Mapping[str, Speed] = {
     "reasoning": Speed(120, 0.12, 6, {"minimal": 0, "low": 100, "medium": 250, "high": 450}),
     "embedding": Speed(12, 0.02, 0),
     "large embedding": Speed(580, 0.05, 0),
-    "moderation": Speed(200, 0.05, 0),
+    "moderation": Speed(120, 0.05, 0),
 }
 
 # first match wins; anything else is balanced

@@ -9,37 +9,25 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
+from weakref import WeakSet
 
 from aiohttp import web
 
-from perfnb.demo.provider import answers, vectors
+from perfnb.demo.provider import vectors
 from perfnb.demo.provider.bill import Bill, Call, Usage
 from perfnb.demo.provider.conditions import Conditions, is_hit, is_marked
 from perfnb.demo.provider.dialects import Chat, Completion, Dialect, Event, Reply, Responses
 from perfnb.demo.provider.latency import SPEEDS, Timing, token_count
 from perfnb.demo.provider.model import Model
+from perfnb.demo.provider.problems import Problem, as_answers, messages_of, read_body, server_error
 from perfnb.errors import WrongUse
 
 RERANK_MS = 1500
 MAX_BODY_BYTES = 64 * 2**20
 MODELS = ("sim-small", "sim-balanced", "sim-large", "sim-reasoning", "sim-embedding", "sim-embedding-large")
-
-
-class Problem(Exception):
-    """An error answer in the protocol's shape."""
-
-    def __init__(self, status: int, message: str, kind: str, code: str | None = None, **headers: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-    def response(self) -> web.Response:
-        """Return the answer to send."""
-        return web.json_response(self.body, status=self.status, headers=self.headers)
 
 
 class Provider:
@@ -53,10 +41,11 @@ class Provider:
         self._set_at = 0.0
         self._number = 0
         self._failures: Counter[str] = Counter()
+        self._transports: WeakSet[Any] = WeakSet()
 
     def app(self) -> web.Application:
         """Return the aiohttp application."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_problems])
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._count_connections, as_answers])
         app.add_routes(
             [
                 web.post("/v1/chat/completions", lambda r: self._generate(r, Chat(), "messages")),
@@ -72,16 +61,25 @@ class Provider:
         )
         return app
 
+    @web.middleware
+    async def _count_connections(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if request.transport not in self._transports:
+            self._transports.add(request.transport)
+            self.bill.connections += 1
+        response: web.StreamResponse = await handler(request)
+        return response
+
     async def _generate(self, request: web.Request, dialect: Dialect, field: str) -> web.StreamResponse:
         clock = _Clock()
-        body = await _body(request, field)
-        messages = _messages(body, field)
-        await self._misfortune(request, body)
+        body = await read_body(request, field)
+        messages = messages_of(body, field)
+        number = await self._misfortune(request, body)
         reply, rng = self.model.reply(body, messages)
-        timing = self._due(reply, rng)
+        timing = self._due(reply, rng, number)
         headers = {"x-request-id": f"req_{reply.id}", "openai-version": "2020-10-01"}
         if body.get("stream"):
-            return await self._stream(request, dialect, body, reply, timing, clock, headers)
+            is_broken = is_hit(number, self.conditions.break_share)
+            return await self._stream(request, dialect, body, reply, timing, clock, headers, is_broken)
         spoken = reply.usage.output_tokens - reply.usage.reasoning_tokens
         due_ms = timing.total_ms(spoken)
         await clock.sleep_until(due_ms)
@@ -97,6 +95,7 @@ class Provider:
         timing: Timing,
         clock: "_Clock",
         headers: Mapping[str, str],
+        is_broken: bool,
     ) -> web.StreamResponse:
         early = self.conditions.early_start
         headers_ms = 5 if early else timing.first_ms
@@ -110,31 +109,30 @@ class Provider:
         await response.prepare(request)
         await _send(response, dialect.opening(reply))
         tokens = list(dialect.tokens(reply))
-        broken = is_hit(self._number, self.conditions.break_share)
-        for at, event in enumerate(tokens[: len(tokens) // 2] if broken else tokens):
+        for at, event in enumerate(tokens[: len(tokens) // 2] if is_broken else tokens):
             await clock.sleep_until(timing.first_ms + at * timing.per_token_ms)
             if at == 0:
                 clock.mark_first()
             await response.write(_line(event))
         last_ms = timing.total_ms(len(tokens))
-        self._book(request, reply, timing, clock, last_ms, status=500 if broken else 200)
-        if broken:
-            await response.write(_line(("", _server_error().body)))
+        self._book(request, reply, timing, clock, last_ms, status=500 if is_broken else 200)
+        if is_broken:
+            await response.write(_line(("", server_error().body)))
             return response
         await _send(response, dialect.closing(reply, bool((body.get("stream_options") or {}).get("include_usage"))))
         if not named:
             await response.write(b"data: [DONE]\n\n")
         return response
 
-    def _due(self, reply: Reply, rng: random.Random) -> Timing:
+    def _due(self, reply: Reply, rng: random.Random, number: int) -> Timing:
         now = self.conditions
         is_slow = asyncio.get_running_loop().time() - self._set_at >= now.slow_after_s
         timing = self.model.timing(reply, rng, now.slow_factor if is_slow else 1)
-        late_ms = now.late_ms / self._time_scale if is_hit(self._number, now.late_share) else 0
+        late_ms = now.late_ms / self._time_scale if is_hit(number, now.late_share) else 0
         return Timing(timing.first_ms + late_ms, timing.per_token_ms)
 
-    async def _misfortune(self, request: web.Request, body: Mapping[str, Any]) -> None:
-        """Raise the error this call is to meet, or never return; most calls meet none."""
+    async def _misfortune(self, request: web.Request, body: Mapping[str, Any]) -> int:
+        """Return the call's number; raises the error it is to meet, or never returns; most calls meet nothing."""
         self._number += 1
         now, number, model = self.conditions, self._number, body["model"]
         digest = hashlib.blake2b(json.dumps(body.get("messages"), sort_keys=True).encode()).hexdigest()
@@ -153,10 +151,11 @@ class Provider:
                 )
             if is_marked(digest, now.fail_share) and self._failures[digest] < now.fail_first:
                 self._failures[digest] += 1
-                raise _server_error()
+                raise server_error()
         except Problem as problem:
             self.bill.add(Call(request.path, model, problem.status, Usage(0)))
             raise
+        return number
 
     def _rate_limited(self, number: int) -> Problem:
         low, high = self.conditions.retry_after_s
@@ -184,7 +183,7 @@ class Provider:
 
     async def _embeddings(self, request: web.Request) -> web.Response:
         clock = _Clock()
-        body = await _body(request, "input")
+        body = await read_body(request, "input")
         texts = [body["input"]] if isinstance(body["input"], str) else list(body["input"])
         if not texts or not all(isinstance(text, str) for text in texts):
             raise Problem(400, "input must be a text or a list of texts", "invalid_request_error")
@@ -206,7 +205,7 @@ class Provider:
 
     async def _moderations(self, request: web.Request) -> web.Response:
         clock = _Clock()
-        body = await _body(request, "input", default_model="sim-moderation")
+        body = await read_body(request, "input", default_model="sim-moderation")
         due_ms = await self._plain_wait(clock, "sim-moderation", token_count(str(body["input"])), request)
         categories = {"harassment": False, "hate": False, "violence": False}
         result = {"flagged": False, "categories": categories, "category_scores": dict.fromkeys(categories, 0.001)}
@@ -266,48 +265,12 @@ class _Clock:
             await asyncio.sleep(left_ms / 1000)
 
 
-@web.middleware
-async def _problems(request: web.Request, handler: Any) -> web.StreamResponse:
-    try:
-        response: web.StreamResponse = await handler(request)
-    except Problem as problem:
-        return problem.response()
-    return response
-
-
-async def _body(request: web.Request, field: str, default_model: str | None = None) -> dict[str, Any]:
-    try:
-        body = await request.json()
-    except ValueError:
-        raise Problem(400, "The body is not JSON", "invalid_request_error") from None
-    if not isinstance(body, dict) or body.get(field) is None:
-        raise Problem(400, f"Missing required parameter: '{field}'.", "invalid_request_error")
-    if not body.setdefault("model", default_model):
-        raise Problem(400, "you must provide a model parameter", "invalid_request_error")
-    return body
-
-
-def _messages(body: Mapping[str, Any], field: str) -> Sequence[answers.Message]:
-    given = body[field]
-    if isinstance(given, str):
-        given = [{"role": "user", "content": given}]
-    if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
-        raise Problem(400, f"{field} must be a text or a list of messages", "invalid_request_error")
-    if body.get("instructions"):
-        given = [{"role": "system", "content": body["instructions"]}, *given]
-    return given
-
-
-def _server_error() -> Problem:
-    return Problem(500, "The server had an error while processing your request. Sorry about that!", "server_error")
-
-
 def _line(event: Event) -> bytes:
     name, data = event
     text = f"data: {json.dumps(data, separators=(',', ':'))}\n\n"
     return (f"event: {name}\n{text}" if name else text).encode()
 
 
-async def _send(response: web.StreamResponse, events: Any) -> None:
+async def _send(response: web.StreamResponse, events: Iterable[Event]) -> None:
     for event in events:
         await response.write(_line(event))
