@@ -51,10 +51,10 @@ class Relay:
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=1000)
         arriving = asyncio.create_task(self._deliver(under_way, writer))
         loop = asyncio.get_running_loop()
-        due = loop.time() + extra_ms / 1000
+        due, open_from = 0.0, loop.time() + extra_ms / 1000
         try:
             while data := await reader.read(CHUNK_BYTES):
-                due = max(due, loop.time() + self._one_way_s())
+                due = max(due, max(open_from, loop.time()) + self._one_way_s())
                 await under_way.put((due, data))
         finally:
             await under_way.put((due, b""))

@@ -21,6 +21,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n\s*\n|\n(?=[\[\-*•])")
 _LENGTH = re.compile(r"(\d+) words")
 _ID = re.compile(r'"?\b(?:document_)?id"?\s*[:=]\s*"?(\d+)')
 _PIECE = re.compile(r"\s*\S{1,4}|\s+$")
+_INSTRUCTION = re.compile(r"^(you are|answer|use about|if they do not say|reply|think|decline)\b", re.IGNORECASE)
 _FILLER = (
     "The documentation at hand does not go into this in more detail.",
     "Start from the simplest case that shows the problem and add one thing at a time.",
@@ -132,7 +133,8 @@ def _wanted_tokens(instructions: str, rng: random.Random) -> int:
 
 def _extract(context: str, asked: str, wanted: int) -> str:
     sentences = [" ".join(part.split()) for part in _SENTENCE.split(context)]
-    sentences = list(dict.fromkeys(part for part in sentences if 30 <= len(part) <= 400))
+    sentences = [part for part in sentences if 30 <= len(part) <= 400 and not _INSTRUCTION.search(part)]
+    sentences = list(dict.fromkeys(sentences))
     terms = set(words(asked))
     scores = {part: _overlap(part, terms) for part in sentences}
     best = sorted(sentences, key=lambda part: -scores[part])

@@ -9,6 +9,11 @@ from zlib import crc32
 
 DIMENSIONS = 256
 _TRIGRAM_WEIGHT = 0.25
+_COMMON_WEIGHT = 0.3
+_COMMON = frozenset(
+    ("module", "function", "method", "class", "object", "argument", "arguments", "call", "called", "return", "returns",
+     "value", "values", "given", "default", "name", "exactly", "result", "example", "following", "python", "get", "set")
+)  # fmt: skip
 _WORD = re.compile(r"[a-z0-9_]{2,}")
 _STOP_WORDS = (
     "the and for that with this from are was were will can not but you your have has had its it is be been being as at"
@@ -31,7 +36,7 @@ def embedding(text: str, dimensions: int = DIMENSIONS) -> list[float]:
     for word in words(text):
         counts[word] = counts.get(word, 0) + 1
     for word, count in counts.items():
-        weight = 1 + math.log(count)
+        weight = (1 + math.log(count)) * (_COMMON_WEIGHT if word in _COMMON else 1)
         for feature, share in _features(word):
             vector[feature % dimensions] += weight * share if feature & 0x10000 else -weight * share
     length = math.sqrt(sum(value * value for value in vector))
