@@ -30,12 +30,12 @@ def export(notebook: Any, redactor: Redactor, *, title: str = "", badge: str = "
     skipped = _skipped_tags(notebook)
     cells = [(number, cell) for number, cell in enumerate(notebook.cells, 1) if not skipped & _tags(cell)]
     blocks = [_cell(cell, number, redactor) for number, cell in cells]
-    body = assembled(block for block in blocks if block)
+    body = str(assembled(block for block in blocks if block))
     heading = re.search(r"<h1[^>]*>(.*?)</h1>", body, re.DOTALL)
     shown = title or (Markup(heading[1]).striptags() if heading else "Notebook")
     if heading:
-        body = Markup(body.replace(heading[0], "", 1))
-    page = Page(redactor.text(shown), _demote(body), badge=badge, facts=tuple(map(redactor.text, facts)))
+        body = body.replace(heading[0], "", 1)
+    page = Page(redactor.text(shown), Markup(_linked(_demote(body))), badge=badge, facts=tuple(map(redactor.text, facts)))
     return as_html(page, redactor)
 
 
@@ -80,7 +80,10 @@ def _shown(output: Output, number: int, redactor: Redactor) -> Markup:
     data: Mapping[str, Any] = output["data"]
     if PLOTLY_MIME in data:
         return _chart(output, redactor)
+    image = next((mime for mime in IMAGES if mime in data), None)
     for mime, render in RENDERERS.items():
+        if mime == "text/plain" and image:
+            return _image(image, _joined(data[image]), output, redactor)
         if mime in data:
             html = render(_joined(data[mime]), redactor)
             if mime == "text/html" and _is_blank(html) and not _is_blank(Markup.escape(_joined(data[mime]))):
@@ -88,9 +91,6 @@ def _shown(output: Output, number: int, redactor: Redactor) -> Markup:
             if mime == "text/plain" and WIDGET_MIME in data and "Output(" in html:
                 raise _unshown(number, "an Output widget, whose contents are not in the notebook")
             return html
-    for mime in IMAGES:
-        if mime in data:
-            return _image(mime, _joined(data[mime]), output, redactor)
     raise _unshown(number, listed_mimes(data))
 
 
@@ -154,6 +154,11 @@ def _is_blank(html: Markup) -> bool:
     return not html.striptags().strip() and not re.search(r"<(svg|rect|path|hr)\b", html)
 
 
+def _linked(body: str) -> str:
+    """Let links between our notebooks lead to the pages made of them."""
+    return re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', body)
+
+
 def _skipped_tags(notebook: Any) -> set[str]:
     """Return the tags of cells to leave out: on purpose, or defaults of parameters that were given."""
     is_given = any("injected-parameters" in _tags(cell) for cell in notebook.cells)
@@ -168,9 +173,9 @@ def _is_progress(output: Output) -> bool:
     return bool(output.get("metadata", {}).get("perfnb", {}).get("progress"))
 
 
-def _demote(body: Markup) -> Markup:
+def _demote(body: str) -> str:
     """Turn further first-level headings into second-level ones: a page has one title."""
-    return Markup(re.sub(r"<(/?)h1(?=[\s>])", r"<\1h2", body))
+    return re.sub(r"<(/?)h1(?=[\s>])", r"<\1h2", body)
 
 
 def _unshown(number: int, what: str) -> WrongUse:

@@ -58,8 +58,8 @@ class Page:
 
 def as_html(page: Page, redactor: Redactor) -> str:
     """Return the whole file; raises PerfnbError where a known secret would still be in it."""
-    body, contents = with_contents(page.body)
-    has_charts = 'class="chart"' in body
+    body, contents = with_contents(str(page.body))
+    has_charts = '<figure class="chart' in body
     html = (
         environment()
         .get_template("page.html.j2")

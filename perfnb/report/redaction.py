@@ -23,7 +23,7 @@ SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 SHORTEST_SECRET = 6
-EVERYDAY = frozenset({"default", "disabled", "enabled", "localhost", "postgres", "password", "production", "simulated"})
+EVERYDAY = frozenset({"default", "disabled", "enabled", "localhost", "postgres", "password", "secret", "production"})
 
 # What a name looks like in JSON, Python, a header, a query string or a connection string, up to the value
 _QUOTE = r"(?:\\?[\"']|&quot;|&#39;|&#x27;|%22)?"
@@ -49,13 +49,13 @@ PATTERNS: Mapping[str, re.Pattern[str]] = {
         r"(?P<user>\b(?:bearer|basic)(?:\s|%20|\+)+)(?P<secret>(?=\S*\d|\S{20})[\w.~+/=-]{8,})", re.IGNORECASE
     ),
     "header": re.compile(
-        rf"(?P<user>\b(?:proxy-)?(?:authorization|(?:set-)?cookie){_QUOTE}\s*[:=]\s*)"
-        rf"(?P<secret>{_QUOTED}|[^\s\"',;<>(){{}}\[\]\\][^\r\n\"',<>(){{}}\[\]\\]*)",
+        rf"(?P<user>\b(?:proxy-)?(?:authorization|(?:set-)?cookie){_QUOTE}\s*[:=]\s*)(?!(?:bearer|basic)\W+\[)"
+        rf"(?P<secret>{_QUOTED}|[^\s\"'<>{{}}\[\]\\][^\r\n\"'<>{{}}\[\]\\]*)",
         re.IGNORECASE,
     ),
     "key": re.compile(
         r"(?<![A-Za-z0-9])(?:"
-        r"sk-[\w-]{12,}|sk-[\w-]{3,}(?=" + _CUT + r")|[rs]k_(?:live|test)_\w{8,}|(?:AKIA|ASIA)[0-9A-Z]{12,}"
+        r"sk-[\w-]{12,}|sk-[\w-]{2,}(?=" + _CUT + r")|[rs]k_(?:live|test)_\w{8,}|(?:AKIA|ASIA)[0-9A-Z]{12,}"
         r"|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{30,}"
         r"|hf_[A-Za-z0-9]{16,}|gsk_[A-Za-z0-9]{16,}|pplx-[A-Za-z0-9]{16,}|r8_[A-Za-z0-9]{16,}|npm_[A-Za-z0-9]{30,}"
         r"|pypi-[\w-]{20,}|xai-[A-Za-z0-9]{16,}|pk-lf-[\w-]{12,}|lsv2_\w{16,}|dapi[0-9a-f]{32}|SG\.[\w-]{16,}\.[\w-]{16,}"
@@ -64,9 +64,10 @@ PATTERNS: Mapping[str, re.Pattern[str]] = {
     "secret": re.compile(
         rf"(?P<user>\b[\w-]*{_NAMES}{_QUOTE}\s*(?:[:=]|=>|%3[AD])\s*)(?P<secret>{_VALUE})", re.IGNORECASE
     ),
-    "e-mail": re.compile(r"(?<![\w.%+-])[\w.%+-]++(?:@|%40)(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}"),
+    "e-mail": re.compile(r"(?<![\w.+-])[\w.+-]++(?:@|%40)(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}"),
 }
 _HOMES = re.compile(r"(?<![\w.~/-])(?:file://)?/(?:home|Users)/[^/\s\"'<>:,;)]+")
+_WORD = re.compile(r"[a-z-]+|[A-Z][a-z]*")  # a value like this stands in pages for other reasons
 _ALREADY = re.compile(r"""^\\?["']?\[[a-z -]+\]""")
 
 CONTENT_KEYS = frozenset({
@@ -110,7 +111,7 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Return ``text`` without secrets."""
-        text = self._count_prompts(text)
+        text = self._count_prompts(str(text))  # Markup, say, would escape what is put in
         for value in self.values:
             if value in text:
                 self.counts["environment secret"] += text.count(value)
@@ -136,7 +137,8 @@ class Redactor:
     def leaked(self, text: str) -> list[str]:
         """Return the kinds of secrets that ``text`` still holds; for a last look at a finished page."""
         kinds = [kind for kind in ("key", "token", "private key") if PATTERNS[kind].search(text)]
-        return kinds + ["environment secret"] * any(value in text for value in self.values)
+        telling = (value for value in self.values if not _WORD.fullmatch(value))
+        return kinds + ["environment secret"] * any(value in text for value in telling)
 
     @property
     def hides_content(self) -> bool:
