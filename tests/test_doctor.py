@@ -1,0 +1,163 @@
+"""The doctor tells for every source and for the environment what works, and what each missing thing needs."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from perfnb import doctor, sources
+from perfnb.recording import TABLES
+from perfnb.sources import Kind, Readiness, kinds, readiness
+from perfnb.target import Request, Target
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    """Listen on a port of this process, and return it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def silent() -> int:
+    """Return a port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def test_every_source_and_the_environment_is_examined_once() -> None:
+    found = doctor.examine(Target())
+    names = [each.source for each in found]
+    assert names == [
+        "proxy", "otlp", "front", "probe", "logs", "process", "stacks", "postgres", "docker",
+        "python", "machine", "disk", "duckdb", "py-spy", "tiktoken", "demo",
+    ]  # fmt: skip
+    assert all(each.found for each in found)
+    assert all(each.works or each.needs for each in found), "what does not work says what it needs"
+
+
+def test_kinds_name_tables_there_are_and_how_to_turn_them_on() -> None:
+    for kind in kinds():
+        assert set(kind.writes) <= set(TABLES)
+        assert kind.switch
+
+
+def test_a_target_that_answers_works(listening: int, tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    log.touch()
+    url = f"http://127.0.0.1:{listening}/v1"
+    target = Target(upstream=url, app=url, listen=0, requests=(Request(url),), logs=(log,))
+    for look in (readiness.proxy, readiness.front, readiness.probe, readiness.logs, readiness.process):
+        assert look(target).works, look(target)
+    assert readiness.pid_of(target) == os.getpid()
+    assert readiness.pid_of(Target(app=url, pid=7)) == 7
+
+
+def test_a_target_that_does_not_answer_is_told_by_its_address(silent: int, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{silent}"
+    target = Target(upstream=url, app=url, listen=0, requests=(Request(url),), logs=(tmp_path / "missing.log",))
+    for look in (readiness.proxy, readiness.front, readiness.probe):
+        assert f"127.0.0.1:{silent} does not answer: Connection refused" in look(target).found
+        assert not look(target).works
+    assert "missing.log" in readiness.logs(target).needs
+    assert readiness.pid_of(target) is None
+
+
+def test_a_port_that_is_taken_is_told(listening: int) -> None:
+    found = readiness.front(Target(app=f"http://127.0.0.1:{listening}", listen=listening))
+    assert (found.works, found.found) == (False, f"port {listening} is taken")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://", "http://[", "http://host:notaport", "ftp://host"])
+def test_an_address_that_is_none(url: str) -> None:
+    assert readiness.proxy(Target(upstream=url)).found == "not an address"
+
+
+def test_a_database_that_can_not_be_reached_is_told_without_its_password(silent: int) -> None:
+    found = readiness.postgres(Target(dsn=f"postgresql://app:hunter2@127.0.0.1:{silent}/shop"))
+    assert not found.works
+    assert "hunter2" not in str(found)
+    assert found.needs
+
+
+def test_no_password_in_anything_it_says(silent: int, tmp_path: Path) -> None:
+    url = f"http://user:hunter2@127.0.0.1:{silent}/?key=hunter2"
+    target = Target(upstream=url, app=url, listen=0, requests=(Request(url),), dsn=url)
+    assert "hunter2" not in str(doctor.examine(target))
+
+
+@pytest.mark.parametrize(
+    ("make", "works", "found"),
+    [
+        (lambda folder: "unix://" + str(folder / "no.sock"), False, "no "),
+        (lambda folder: "unix://" + str(folder), True, ""),
+        (lambda folder: "tcp://127.0.0.1:1", False, "127.0.0.1:1 does not answer"),
+    ],
+)
+def test_docker_is_looked_for_where_it_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: object, works: bool, found: str
+) -> None:
+    assert callable(make)
+    monkeypatch.setenv("DOCKER_HOST", make(tmp_path))
+    answer = readiness.docker(Target())
+    assert answer.works is works
+    assert answer.found.startswith(found)
+
+
+def test_a_process_that_is_gone() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for look in (readiness.process, readiness.stacks):
+        assert not look(Target(pid=ended.pid)).works
+        assert look(Target(pid=ended.pid)).needs
+
+
+def test_one_broken_source_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(target: Target) -> Readiness:
+        raise RuntimeError("secret of the source")
+
+    monkeypatch.setattr(doctor, "kinds", lambda: (Kind("broken", (), "--broken", broken), *kinds()))
+    found = doctor.examine(Target())
+    assert found[0] == Readiness("broken", False, "could not be looked at: RuntimeError", "--broken")
+    assert len(found) > 10
+
+
+PACKAGE = """
+from perfnb.sources import Kind, Readiness
+extra = Kind("extra", ("samples",), "--extra", lambda target: Readiness("extra", True, "here"))
+"""
+ENTRY_POINTS = "[perfnb.sources]\nextra = extra_source:extra\nbroken = no_such_module:kind\n"
+
+
+def test_a_package_adds_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "extra_source.py").write_text(PACKAGE)
+    info = tmp_path / "extra-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = {kind.name: kind.ready(Target()) for kind in sources.kinds()}
+    assert found["extra"] == Readiness("extra", True, "here")
+    assert "no_such_module" in found["broken"].found
+    assert not found["broken"].works
+
+
+def test_rank_files_are_found_where_tiktoken_looks(tmp_path: Path) -> None:
+    environment = {"TIKTOKEN_CACHE_DIR": str(tmp_path)}
+    assert not doctor.token_counts(environment).works
+    assert str(tmp_path) in doctor.token_counts(environment).needs
+    (tmp_path / ("0123456789" * 4)).touch()
+    assert doctor.token_counts(environment).works
+    assert doctor.rank_folders({"DATA_GYM_CACHE_DIR": "x"})[0] == Path("x")
+
+
+def test_what_it_says_can_be_printed_as_json() -> None:
+    json.dumps([dataclasses.asdict(each) for each in doctor.examine(Target())])
+    json.dumps([vars(each) for each in doctor.examine(Target())])
