@@ -220,7 +220,7 @@ async def run(settings: Mapping[str, Any], report: Callable[[dict[str, Any]], No
     """Send what the settings name, then wait for ``stop``."""
     rows = _Rows(Path(settings["recording"]))
     requests = [Request(**request) for request in settings["requests"]]
-    report({"ready": {"pid": os.getpid()}})
+    report({"ready": {"pid": os.getpid()}, "counters": rows.counters})
     options = {name: settings[name] for name in ("repeat", "pause_s", "lag_url", "lag")}
     sending = asyncio.create_task(send_all(requests, rows.record, stop, **options))
     while not stop.is_set():

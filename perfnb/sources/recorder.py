@@ -87,8 +87,10 @@ class Recorder:
             self._reason = str(error)
             self._writer = Writer(self._path)
             return
+        if table == "events":
+            return
         self.counters["rows"] += len(rows)
-        if self._untold and table != "events":
+        if self._untold:
             lost, self._untold = self._untold, 0
             self._write("events", [source_event(f"{lost} rows could not be written: {self._reason}", {"lost": lost})])
 

@@ -26,7 +26,7 @@ async def run(settings: Mapping[str, Any], report: Callable[[dict[str, Any]], No
     await link.start()
     host = f"[{settings['host']}]" if ":" in settings["host"] else settings["host"]
     ready = {"origin": f"http://{host}:{server.port}", "port": server.port, "pid": os.getpid(), "recorder": link.pid}
-    report({"ready": ready})
+    report({"ready": ready, "counters": {**link.counters, "open": 0}})
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), REPORT_EVERY_S)
