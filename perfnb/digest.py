@@ -20,6 +20,8 @@ from perfnb.sketch import Sketcher
 CHARACTERS_PER_TOKEN = 4
 """English text in current tokenizers; an estimate, scaled to the provider's own count where there is one."""
 REMEMBERED_TEXTS = 20_000
+OPENING_CHARACTERS = 40
+"""Prompts made from one template begin alike, whatever passages or names follow."""
 SKETCHED_INPUTS = 64
 """Embedding inputs of one request that get a sketch; all get a digest."""
 
@@ -114,6 +116,8 @@ class Digester:
             "tokens": kept.tokens + message.extra_tokens,
         }
         entry |= {"sketch": kept.sketch, "passages": kept.passages}
+        if index == 0:
+            entry["opening"] = self.digest(message.text[:OPENING_CHARACTERS])
         if kept.passages:
             entry["passage_tokens"] = kept.passage_tokens
         if message.other_parts:

@@ -29,6 +29,10 @@ __all__ = [
 
 GENERATING = ("chat", "responses", "text_completion", "generate_content")
 
+# Prompts that begin alike so often, among those of the same model and tools, are made from one template.
+CALLS_OF_ONE_KIND = 3
+PART_OF_ONE_KIND = 0.05
+
 HOW_TO_SEE_CALLS = "model calls: perfnb record --upstream URL, or traces with GenAI spans"
 HOW_TO_SEE_REQUESTS = "requests or model calls: perfnb record --upstream URL --listen PORT --app URL, or --otlp"
 
@@ -131,6 +135,10 @@ def calls_on_path(recording: Recording) -> pd.DataFrame:
         frame["on_path_ms"] = frame.pop("exclusive_ms").fillna(0.0)
         frame["waiting_ms"] = frame.pop("before_first_token_ms").fillna(0.0)
         frame["generating_ms"] = frame["on_path_ms"] - frame["waiting_ms"]
+        plain, opening = frame.pop("plain_shape"), frame.pop("opening")
+        alike = opening.groupby([plain, opening]).transform("size")
+        alike = alike >= (PART_OF_ONE_KIND * plain.groupby(plain).transform("size")).clip(lower=CALLS_OF_ONE_KIND)
+        frame["shape"] = plain + "|" + opening.where(alike, "")
         return frame
 
     frame: pd.DataFrame = prepare(recording).derived("calls on path", build)
@@ -141,10 +149,8 @@ def calls_on_path(recording: Recording) -> pd.DataFrame:
 
 _CALLS_OF_REQUESTS = """
 SELECT * EXCLUDE (response_text, attributes, messages),
-       json_extract_string(messages, '$[0].digest') AS first_digest,
-       coalesce(request_model, '') || '|' || coalesce(tools_offered, 0) || '|' || coalesce(CASE
-           WHEN json_extract_string(messages, '$[0].role') IN ('system', 'developer')
-           THEN json_extract_string(messages, '$[0].digest') END, '') AS shape
+       coalesce(request_model, '') || '|' || coalesce(tools_offered, 0) AS plain_shape,
+       coalesce(json_extract_string(messages, '$[0].opening'), json_extract_string(messages, '$[0].digest'), '') AS opening
 FROM model_calls WHERE request_id IN (SELECT request_id FROM wanted_requests)
 ORDER BY start_time
 """

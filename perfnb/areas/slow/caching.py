@@ -102,7 +102,9 @@ def _digests_are_of_texts(recording: Recording) -> bool:
 
 
 @check("cache-misses", area="slow")
-def cache_misses(recording: Recording, objectives: Objectives, *, least: int = 10) -> Finding | Clear:
+def cache_misses(
+    recording: Recording, objectives: Objectives, *, least: int = 10, min_share: float = 0.05
+) -> Finding | Clear:
     """A cache is there and seldom answers, although the same questions come again (R19).
 
     Source: B6, D18, D38
@@ -118,11 +120,13 @@ def cache_misses(recording: Recording, objectives: Objectives, *, least: int = 1
     lookups = float(told["hits"] or 0) + float(told["misses"] or 0)
     rate = float(told["hits"] or 0) / lookups
     possible, asked = _repeated_questions(recording)
-    if lookups < least or not limit.is_missed(rate) or possible < max(2 * rate, 0.2):
-        return Clear(f"{lookups:.0f} look-ups, {rate:.0%} hits; {possible:.0%} of {asked} questions had come before")
     again = repeats(recording) if recording.has("llm_calls") else pd.DataFrame({"on_path_ms": [0.0]})
     share = share_of_wait(recording, again["on_path_ms"].sum())
     share = max(share, share_of_wait(recording, _wait_of_repeated_requests(recording)))
+    if lookups < least or not limit.is_missed(rate) or possible < max(2 * rate, 0.2) or share < min_share:
+        return Clear(
+            f"{lookups:.0f} look-ups, {rate:.0%} hits; {possible:.0%} of {asked} questions had come before ({share:.0%} of the wait)"
+        )
     return Finding(
         title=f"The cache answers {rate:.0%} of {lookups:.0f} look-ups, though {possible:.0%} of questions come again",
         severity=severity(limit.miss(max(rate, 0.05)), share),
@@ -139,17 +143,16 @@ def cache_misses(recording: Recording, objectives: Objectives, *, least: int = 1
 
 def _repeated_questions(recording: Recording) -> tuple[float, int]:
     """Return the part of questions that had come before, by request body, else by prompt, and how many there were."""
-    for table, digest in (
-        ("http_requests", "body_digest"),
-        ("llm_calls", "prompt_digest"),
-    ):
-        frame = recording.query(
-            f"SELECT count(*) AS asked, count(DISTINCT {digest}) AS distinct_ones FROM {table} WHERE {digest} IS NOT NULL "
-            + ("AND method <> 'GET' AND coalesce(phase, 'measure') = 'measure'" if table == "http_requests" else "")
-        ).iloc[0]
-        if frame["asked"]:
-            return float(1 - frame["distinct_ones"] / frame["asked"]), int(frame["asked"])
-    return 0.0, 0
+    bodies = recording.query(
+        "SELECT count(*) AS asked, count(DISTINCT body_digest) AS unlike FROM http_requests "
+        "WHERE body_digest IS NOT NULL AND method <> 'GET' AND coalesce(phase, 'measure') = 'measure'"
+    ).iloc[0]
+    if bodies["asked"]:
+        return float(1 - bodies["unlike"] / bodies["asked"]), int(bodies["asked"])
+    if not recording.has("llm_calls"):
+        return 0.0, 0
+    asked = int(calls_on_path(recording)["operation"].isin(GENERATING).sum())
+    return len(repeats(recording)) / max(1, asked), asked
 
 
 def _wait_of_repeated_requests(recording: Recording) -> float:

@@ -16,6 +16,10 @@ from perfnb.recording import Recording
 # A later prompt that holds this part of an earlier answer's text was waiting for it.
 DEPENDS = 0.25
 
+# An answer this short could stand in a list with others, and this many of them make a batch worth its while.
+TINY_TOKENS = 40
+BATCH_FROM = 5
+
 # Longest pause between calls made in a plain loop; a retrieval or a tool in between takes longer or shows as a span.
 LOOP_PAUSE_MS = 25.0
 
@@ -114,12 +118,7 @@ def _shared(answer_sketch: str, messages: str) -> float:
 
 @check("sequential-calls", area="slow")
 def sequential_calls(
-    recording: Recording,
-    objectives: Objectives,
-    *,
-    min_saving_ms: float = 300,
-    min_share: float = 0.1,
-    tiny_tokens: float = 16,
+    recording: Recording, objectives: Objectives, *, min_saving_ms: float = 300, min_share: float = 0.1
 ) -> Finding | Clear:
     """Model calls that need nothing of each other are made one after another (R2).
 
@@ -129,7 +128,8 @@ def sequential_calls(
     """
     runs = sequences(recording)
     examined = answers(recording)["request_id"].nunique()
-    runs = runs[(runs["saving_ms"] >= min_saving_ms) & (runs["output_tokens"] > tiny_tokens)]
+    is_batch = (runs["output_tokens"] <= TINY_TOKENS) & (runs["calls"] >= BATCH_FROM)
+    runs = runs[(runs["saving_ms"] >= min_saving_ms) & ~is_batch]
     share = share_of_wait(recording, runs["saving_ms"].sum())
     if runs["request_id"].nunique() < 3 or share < min_share:
         return Clear(
@@ -161,8 +161,8 @@ def unbatched_requests(
     recording: Recording,
     objectives: Objectives,
     *,
-    tiny_tokens: float = 16,
-    least: int = 5,
+    tiny_tokens: float = TINY_TOKENS,
+    least: int = BATCH_FROM,
     batch: int = 10,
     min_share: float = 0.2,
 ) -> Finding | Clear:

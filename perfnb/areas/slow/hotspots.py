@@ -18,9 +18,16 @@ HOW_TO_SAMPLE = "stacks: perfnb record --pid PID (py-spy), or a --app URL on thi
 _FRAME = re.compile(r"^(?P<function>.*?) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\)$")
 
 # Frames that drive an event loop; what stands above them in a stack is a callback at work.
-_LOOP = re.compile(r"^(run_forever|run_until_complete|_run_once|run|_run)$")
+_LOOP = re.compile(r"(^|\.)(run_forever|run_until_complete|_run_once|run|_run|serve)$")
 _LOOP_FILES = re.compile(r"(asyncio/|uvloop/|uvicorn/|anyio/|trio/|hypercorn/|aiohttp/web\.py)")
-_WAITING = re.compile(r"^(select|poll|epoll|kqueue|_wait_for_tstate_lock|wait|_run_once|run_forever)$")
+_WAITING = re.compile(r"(^|\.)(select|poll|epoll|kqueue|wait)$")
+
+
+# Libraries that talk to others; an app's frame below them waits or passes bytes on, and burns little by itself.
+_TALKS = re.compile(
+    r"(asyncio|uvloop|anyio|trio|httpx2?|httpcore2?|h11|h2|aiohttp|urllib3?|requests|openai|anthropic|http|ssl|socket|selectors"
+    r"|starlette|fastapi|uvicorn|psycopg\w*|asyncpg|sqlalchemy|redis|grpc|opentelemetry)(/|\.py$)"
+)
 
 
 @dataclass(frozen=True)
@@ -59,13 +66,13 @@ def above_loop(stack: tuple[Frame, ...]) -> tuple[Frame, ...] | None:
     if last is None:
         return None
     above = stack[last + 1 :]
-    if above and _WAITING.match(above[0].function) and above[0].is_library:
+    if above and _WAITING.search(above[0].function) and above[0].is_library:
         return ()
     return above
 
 
 def _drives_loop(frame: Frame) -> bool:
-    return bool(_LOOP.match(frame.function) and _LOOP_FILES.search(frame.file))
+    return bool(_LOOP.search(frame.function) and _LOOP_FILES.search(frame.file))
 
 
 def own_frames(stack: tuple[Frame, ...]) -> tuple[Frame, ...]:
@@ -130,10 +137,19 @@ def _hot_functions(recording: Recording) -> pd.DataFrame:
     )
     parsed = [frames(stack) for stack in stacks["stack"]]
     where = [_place(culprit(stack)) for stack in parsed]
-    is_own = [bool(own_frames(stack)) for stack in parsed]
+    is_own = [_works_itself(stack) for stack in parsed]
     named = stacks.assign(where=where, is_own=is_own)
     groups = named.groupby(["where", "is_own"])["cpu_s"].sum().reset_index().sort_values("cpu_s", ascending=False)
     return groups.assign(part=groups["cpu_s"] / max(1e-9, groups["cpu_s"].sum()))
+
+
+def _works_itself(stack: tuple[Frame, ...]) -> bool:
+    """Tell whether the app's own frame computes; a library that sends or receives for it is not its work."""
+    own = own_frames(stack)
+    if not own:
+        return False
+    above = stack[stack.index(own[-1]) + 1 :]
+    return not any(_TALKS.search(frame.file) for frame in above)
 
 
 def _place(frame: Frame) -> str:

@@ -35,7 +35,8 @@ def overview(incident: "Incident") -> Piece:
         row = stages.overview(incident.recording).iloc[0].astype(float).to_dict()
     except NotMeasured as missing:
         return Missing(f"Not measured. It needs {missing.hint}")
-    return cards.tiles_piece(impact_tiles(row, incident.objectives))
+    tiles = impact_tiles(row, incident.objectives)
+    return cards.tiles_piece(tiles) if tiles else Missing(f"Not measured. It needs {stages.HOW_TO_SEE_REQUESTS}")
 
 
 def _shows(figure: Drawn) -> "Callable[[Incident], Shown]":

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def in_a_row(at_ms: float, count: int = 4, pause: float = 3, *, tokens: int = 60
 def handed_on(at_ms: float) -> list[Row]:
     """Return calls of which each prompt holds the answer before it."""
     made = in_a_row(at_ms)
-    for before, now in zip(made[1:], made[2:], strict=False):
+    for before, now in pairwise(made[1:]):
         now["messages"] = texts(f"{at_ms} {now['call_id']}", sketch=tuple(before["response_sketch"]))
     return made
 
@@ -66,7 +67,8 @@ def split(rows: list[Row]) -> dict[str, list[Row]]:
         (going_on, False),
         (lambda at: in_a_row(at, pause=200), False),  # something happens in between
         (lambda at: in_a_row(at, finish_reason="tool_calls"), False),
-        (lambda at: in_a_row(at, tokens=4), False),  # tiny answers: unbatched-requests
+        (lambda at: in_a_row(at, count=5, tokens=4), False),  # tiny answers: unbatched-requests
+        (lambda at: in_a_row(at, count=4, tokens=4), True),  # too few for a batch
     ],
 )
 def test_sequential_calls(tmp_path: Path, make: Any, found: bool) -> None:
@@ -102,7 +104,7 @@ def test_spans_without_texts_are_judged_by_place_and_size(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("count", "tokens", "found"), [(12, 3, True), (12, 80, False), (4, 3, False), (5, 16, True), (5, 17, False)]
+    ("count", "tokens", "found"), [(12, 3, True), (12, 80, False), (4, 3, False), (5, 40, True), (5, 41, False)]
 )
 def test_unbatched_requests(tmp_path: Path, count: int, tokens: int, found: bool) -> None:
     def judged(at: float) -> list[Row]:

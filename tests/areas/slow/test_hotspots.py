@@ -7,10 +7,10 @@ from perfnb.areas.slow.hotspots import above_loop, culprit, frames, hot_function
 from perfnb.errors import NotMeasured
 from perfnb.finding import Finding
 
-LOOP = "<module> (serve.py:3);run (asyncio/runners.py:190);run_forever (asyncio/base_events.py:607);_run_once (asyncio/base_events.py:1910)"
-IDLE = f"{LOOP};select (selectors.py:468)"
-UVLOOP_IDLE = "<module> (serve.py:3);run (site-packages/uvicorn/server.py:61);run (asyncio/runners.py:190)"
-BUSY = f"{LOOP};_run (asyncio/events.py:80);chat (desk/app.py:40);fetch (desk/search.py:12);read (ssl.py:1100)"
+LOOP = "<module> (serve.py:3);Runner.run (python3.11/asyncio/runners.py:118);BaseEventLoop.run_forever (python3.11/asyncio/base_events.py:607);BaseEventLoop._run_once (python3.11/asyncio/base_events.py:1910)"
+IDLE = f"{LOOP};EpollSelector.select (python3.11/selectors.py:468)"
+UVLOOP_IDLE = "<module> (serve.py:3);Server.run (site-packages/uvicorn/server.py:61);Runner.run (python3.11/asyncio/runners.py:118)"
+BUSY = f"{LOOP};Handle._run (python3.11/asyncio/events.py:80);chat (desk/app.py:40);fetch (desk/search.py:12);SSLSocket.read (python3.11/ssl.py:1100)"
 UVLOOP_BUSY = f"{UVLOOP_IDLE};chat (desk/app.py:40);fetch (desk/search.py:12)"
 THREAD = "run (threading.py:975);_worker (concurrent/futures/thread.py:83);clean (desk/text.py:9)"
 
@@ -26,7 +26,7 @@ def test_frames_are_read() -> None:
     [
         (IDLE, ()),
         (UVLOOP_IDLE, ()),
-        (BUSY, ("chat", "fetch", "read")),
+        (BUSY, ("chat", "fetch", "SSLSocket.read")),
         (UVLOOP_BUSY, ("chat", "fetch")),
         (THREAD, None),
     ],
@@ -75,7 +75,7 @@ def test_the_line_that_holds_the_loop_is_named(tmp_path: Path) -> None:
     finding = answer(tmp_path, "blocked-event-loop", stacks=looks("xxxxxxxx"), requests=ALWAYS)
     assert isinstance(finding, Finding)
     assert "fetch (desk/search.py:12)" in finding.title
-    assert "read (ssl.py:1100)" in finding.evidence[1]
+    assert "SSLSocket.read (python3.11/ssl.py:1100)" in finding.evidence[1]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def samples(hot: int, other: int, idle: int) -> list[Row]:
     """Return a profile of 10 ms samples with so many in the app's text cleaning, elsewhere, and idle."""
     kinds = [
         (THREAD, hot, True),
-        (f"{LOOP};_run (asyncio/events.py:80);send (site-packages/aiohttp/web.py:3)", other, True),
+        (f"{LOOP};Handle._run (python3.11/asyncio/events.py:80);send (site-packages/aiohttp/web.py:3)", other, True),
         (IDLE, idle, False),
     ]
     return [
