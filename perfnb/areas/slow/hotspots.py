@@ -23,6 +23,8 @@ _LOOP_FILES = re.compile(r"(asyncio/|uvloop/|uvicorn/|anyio/|trio/|hypercorn/|ai
 _WAITING = re.compile(r"(^|\.)(select|poll|epoll|kqueue|wait)$")
 
 
+_HELD = ["pid", "thread", "where", "doing", "held_s", "seen_s"]
+
 # Libraries that talk to others; an app's frame below them waits or passes bytes on, and burns little by itself.
 _TALKS = re.compile(
     r"(asyncio|uvloop|anyio|trio|httpx2?|httpcore2?|h11|h2|aiohttp|urllib3?|requests|openai|anthropic|http|ssl|socket|selectors"
@@ -88,38 +90,50 @@ def culprit(stack: tuple[Frame, ...]) -> Frame:
     return own[-1] if own else stack[-1]
 
 
-def blocked_looks(recording: Recording) -> pd.DataFrame:
-    """Return each look at a thread that runs an event loop: time, pid, thread, is_blocked, where, doing.
+def held_loop(recording: Recording) -> pd.DataFrame:
+    """Return how long event loops were seen waiting for work, working, and held up.
 
-    Blocked means that the same callback stood on the same line in two looks in a row: at 5 to 10 looks a second, it
-    kept the loop for 100 ms or longer.
+    One row per place: pid, thread, where (null for the loop's waiting and for quick work), doing, held_s, seen_s. Held
+    means, in looks at all threads, that the same callback stood on the same line in two looks in a row (at 8 looks a
+    second it kept the loop for an eighth of a second or longer); in profiles, that a callback was on the stack while its
+    thread was off the processor: it waited for something synchronously. Looks count while requests were under way.
     """
-    return recording.derived("blocked looks", lambda: _blocked_looks(recording))
+    return recording.derived("held loop", lambda: pd.concat([_held_in_looks(recording), _held_in_profiles(recording)]))
 
 
-def _blocked_looks(recording: Recording) -> pd.DataFrame:
+def _held_in_looks(recording: Recording) -> pd.DataFrame:
     looks = recording.query(
         "SELECT time, pid, thread, stack FROM stacks WHERE mode = 'dump' ORDER BY pid, thread, time"
     )
     rows = []
-    for (pid, thread), group in looks.groupby(["pid", "thread"]):
+    for (pid, thread), group in _during_requests(recording, looks).groupby(["pid", "thread"]):
         above = [above_loop(frames(stack)) for stack in group["stack"]]
         if all(each is None for each in above):
             continue
-        for position, (time, here) in enumerate(zip(group["time"], above, strict=True)):
+        spacing = float(group["time"].diff().median()) / 1e9 if len(group) > 1 else 0.0
+        for position, here in enumerate(above):
             neighbours = above[max(0, position - 1) : position] + above[position + 1 : position + 2]
-            busy = bool(here) and here in neighbours
-            rows.append(
-                (
-                    time,
-                    pid,
-                    thread,
-                    busy,
-                    str(culprit(here)) if busy and here else None,
-                    str(here[-1]) if busy and here else None,
-                )
-            )
-    return pd.DataFrame(rows, columns=["time", "pid", "thread", "is_blocked", "where", "doing"])
+            held = bool(here) and here in neighbours
+            where, doing = (str(culprit(here)), str(here[-1])) if held and here else (None, None)
+            rows.append((pid, thread, where, doing, spacing if held else 0.0, spacing))
+    return pd.DataFrame(rows, columns=_HELD).groupby(_HELD[:4], dropna=False)[_HELD[4:]].sum().reset_index()
+
+
+def _held_in_profiles(recording: Recording) -> pd.DataFrame:
+    profiles = recording.query(
+        "SELECT pid, thread, stack, on_cpu, sum(samples * period_ms) / 1000 AS seconds FROM stacks "
+        "WHERE mode = 'profile' GROUP BY pid, thread, stack, on_cpu"
+    )
+    rows = []
+    for (pid, thread), group in profiles.groupby(["pid", "thread"]):
+        above = [above_loop(frames(stack)) for stack in group["stack"]]
+        if all(each is None for each in above):
+            continue
+        for here, on_cpu, seconds in zip(above, group["on_cpu"], group["seconds"], strict=True):
+            held = bool(here) and not on_cpu
+            where, doing = (str(culprit(here)), str(here[-1])) if held and here else (None, None)
+            rows.append((pid, thread, where, doing, seconds if held else 0.0, seconds))
+    return pd.DataFrame(rows, columns=_HELD).groupby(_HELD[:4], dropna=False)[_HELD[4:]].sum().reset_index()
 
 
 def hot_functions(recording: Recording) -> pd.DataFrame:
@@ -168,35 +182,43 @@ def _profiled_seconds(recording: Recording) -> float:
 
 @check("blocked-event-loop", area="slow")
 def blocked_event_loop(
-    recording: Recording, objectives: Objectives, *, min_part: float = 0.15, least: int = 4, late_ms: float = 250
+    recording: Recording,
+    objectives: Objectives,
+    *,
+    min_part: float = 0.1,
+    min_held_s: float = 0.4,
+    one_place: float = 0.3,
+    late_ms: float = 250,
 ) -> Finding | Clear:
     """Synchronous work holds the event loop, so that all requests stand still together (R21).
 
-    Seen in stacks, or by a light request that is answered late while another is under way.
+    Seen in stacks, where one place accounts for a good part of it (waits for the interpreter lock are everywhere); or
+    by a light request that is answered late while another is under way.
 
     Source: E37, D32, C22
     """
-    looks = blocked_looks(recording)
-    if looks.empty:
+    seen = held_loop(recording)
+    if seen.empty:
         return _late_beside_others(recording, objectives, late_ms)
-    busy = _during_requests(recording, looks)
-    blocked = busy[busy["is_blocked"]]
-    part = len(blocked) / max(1, len(busy))
-    if len(blocked) < least or part < min_part:
-        return Clear(f"the event loop was held in {len(blocked)} of {len(busy)} looks while requests were under way")
-    where = blocked["where"].value_counts()
-    doing = blocked.loc[blocked["where"] == where.index[0], "doing"].value_counts().index[0]
+    held, total = float(seen["held_s"].sum()), float(seen["seen_s"].sum())
+    part = held / total if total else 0.0
+    places = seen.dropna(subset=["where"]).groupby("where")["held_s"].sum().sort_values(ascending=False)
+    first = float(places.iloc[0]) if len(places) else 0.0
+    if part < min_part or held < min_held_s or first < one_place * held:
+        return Clear(f"the event loop was held for {held:.1f} of {total:.1f} s seen, {first:.1f} s of it at one place")
+    where = str(places.index[0])
+    doing = seen[seen["where"] == where].groupby("doing")["held_s"].sum().idxmax()
     return Finding(
-        title=f"The event loop stands still {part:.0%} of the time in {where.index[0]}",
+        title=f"The event loop stands still {part:.0%} of the time, most of it in {where}",
         severity=severity(part / min_part, part),
-        share=float(part),
+        share=part,
         evidence=(
-            f"{len(blocked)} of {len(busy)} looks while requests were under way found the same line twice in a row",
-            f"{where.iloc[0]} of them in {where.index[0]}, doing {doing}",
+            f"of {total:.1f} s in which stacks of the loop were seen, it was held for {held:.1f} s, {first:.1f} s of it at this line",
+            f"there it is in {doing}",
         ),
         remedy="Await the asynchronous form of this call, or move it off the loop with asyncio.to_thread.",
         effort="low",
-        frame=where.head(20).rename("looks").reset_index(),
+        frame=places.head(20).reset_index(),
         figure="flame",
     )
 
@@ -298,7 +320,7 @@ def explained_by_stacks(recording: Recording) -> float:
     """Return the wait in ms that stacks explain as a held event loop or a hot function; 0 without stacks."""
     if not recording.has("stacks"):
         return 0.0
-    looks = blocked_looks(recording)
-    busy = _during_requests(recording, looks) if not looks.empty else looks
-    held = float(busy["is_blocked"].mean()) if len(busy) else 0.0
+    seen = held_loop(recording)
+    total = float(seen["seen_s"].sum())
+    held = float(seen["held_s"].sum()) / total if total else 0.0
     return max(held, hot_share(recording)) * total_wait_ms(recording)

@@ -58,9 +58,9 @@ ALWAYS = [request(0, 60_000)]
     [
         ("xxxx....xxxx....", ALWAYS, True),
         ("x.x.x.x.x.x.x.x.", ALWAYS, False),  # busy, but never twice in a row
-        ("xx.............." * 2, ALWAYS, False),  # a tenth of the time
-        ("xxx" + "." * 17, ALWAYS, False),
-        ("xxxx" + "." * 12, ALWAYS, True),
+        ("xx" + "." * 20, ALWAYS, False),  # an eleventh of the time
+        ("xxx" + "." * 28, ALWAYS, False),
+        ("xxx" + "." * 26, ALWAYS, True),
         ("................", ALWAYS, False),
         ("xxxxxxxx........", [request(1500, 60_000)], False),  # while nobody waited
     ],
@@ -69,6 +69,30 @@ def test_blocked_event_loop(tmp_path: Path, pattern: str, requests: list[Row], f
     assert (
         isinstance(answer(tmp_path, "blocked-event-loop", stacks=looks(pattern), requests=requests), Finding) is found
     )
+
+
+@pytest.mark.parametrize(
+    ("blocked", "busy", "idle", "found"),
+    [(60, 0, 400, True), (40, 0, 400, False), (0, 300, 400, False), (45, 0, 400, True), (19, 0, 100, False)],
+)
+def test_a_callback_off_the_processor_holds_the_loop(
+    tmp_path: Path, blocked: int, busy: int, idle: int, found: bool
+) -> None:
+    kinds = [(BUSY, blocked, False), (BUSY, busy, True), (IDLE, idle, False)]
+    rows = [
+        {"time": START, "pid": 7, "thread": "MainThread", "stack": stack, "samples": count, "on_cpu": on, "mode": "profile", "period_ms": 20.0}
+        for stack, count, on in kinds
+    ]  # fmt: skip
+    assert isinstance(answer(tmp_path, "blocked-event-loop", stacks=rows, requests=ALWAYS), Finding) is found
+
+
+def test_waits_for_the_interpreter_lock_are_everywhere_and_no_place_is_blamed(tmp_path: Path) -> None:
+    rows = [
+        {"time": START, "pid": 7, "thread": "MainThread", "stack": BUSY.replace("fetch", f"step{n}"), "samples": 20,
+         "on_cpu": False, "mode": "profile", "period_ms": 20.0}
+        for n in range(10)
+    ]  # fmt: skip
+    assert not isinstance(answer(tmp_path, "blocked-event-loop", stacks=rows, requests=ALWAYS), Finding)
 
 
 def test_the_line_that_holds_the_loop_is_named(tmp_path: Path) -> None:
