@@ -93,10 +93,11 @@ class Incident:
         return about(self)._repr_mimebundle_()
 
 
-def open(target: str | Path = SAMPLE, *, folder: Path | None = None) -> Incident:
+def open(target: str | Path = SAMPLE, *, folder: Path | None = None, data: Path | None = None) -> Incident:
     """Return the incident recorded at ``target``: "sample", or a ``NAME.perfnb``, finished or still being written.
 
-    Target and objectives come from ``perfnb.toml`` in ``folder`` (the current one) and ``PERFNB_*`` variables.
+    Target and objectives come from ``perfnb.toml`` in ``folder`` (the current one) and ``PERFNB_*`` variables. The
+    sample is the one in ``data`` (the bundled one), copied, so that notes leave it as it is.
     Raises BadRecording where there is no recording, NotReachable where the sample is missing.
     """
     if "://" in str(target):
@@ -104,21 +105,21 @@ def open(target: str | Path = SAMPLE, *, folder: Path | None = None) -> Incident
             f"{target} is an address, not a recording",
             hint="record it first: perfnb record --url URL --out NAME.perfnb",
         )
-    path = _copy_of_sample() if str(target) == SAMPLE else Path(target).expanduser()
+    path = _copy_of(sample_path(data)) if str(target) == SAMPLE else Path(target).expanduser()
     return Incident(Recording.open(path), Target.load(folder), Objectives.load(folder))
 
 
-def sample_path() -> Path:
-    """Return where the bundled sample recording is; raises NotReachable where it is missing."""
-    path = bundled("data") / "sample.perfnb"
+def sample_path(data: Path | None = None) -> Path:
+    """Return where the bundled sample recording is (in ``data``); raises NotReachable where it is missing."""
+    path = (data or bundled("data")) / "sample.perfnb"
     if not path.is_dir():
         raise NotReachable("the bundled sample recording is missing", hint="make one: perfnb demo --headless")
     return path
 
 
 @cache
-def _copy_of_sample() -> Path:
+def _copy_of(sample: Path) -> Path:
     """Return a copy that notes may be added to; it goes when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="perfnb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(shutil.copytree(sample_path(), folder / "sample.perfnb"))
+    return Path(shutil.copytree(sample, folder / "sample.perfnb"))

@@ -3,9 +3,10 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from perfnb.bundled import bundled
 from perfnb.errors import PerfnbError, WrongUse
@@ -81,13 +82,22 @@ def execute(source: Path, parameters: Mapping[str, Any], *, timeout_s: int = CEL
         kernel_manager_class=_own_kernel(),
         resources={"metadata": {"path": str(Path.cwd())}},
     )
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        return notebook, f"{error.ename}: {error.evalue}"
-    except (CellTimeoutError, DeadKernelError) as error:
-        return notebook, str(error).strip().partition("\n")[0]
+    with tempfile.TemporaryFile() as said:  # what the kernel writes to the terminal, such as on its way out
+        try:
+            client.execute(stdout=said, stderr=said)
+        except CellExecutionError as error:
+            return notebook, f"{error.ename}: {error.evalue}"
+        except CellTimeoutError as error:
+            return notebook, str(error).strip().partition("\n")[0]
+        except DeadKernelError:
+            return notebook, f"the kernel died: {_last_line(said)}"
     return notebook, ""
+
+
+def _last_line(said: IO[bytes]) -> str:
+    said.seek(0)
+    lines = said.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def lab(

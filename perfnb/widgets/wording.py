@@ -14,6 +14,8 @@ def duration(milliseconds: float) -> str:
         return f"-{duration(-milliseconds)}"
     if milliseconds < 1:
         return f"{milliseconds:.2f} ms"
+    if milliseconds < 10:
+        return f"{milliseconds:.1f}".removesuffix(".0") + " ms"
     if milliseconds < 999.5:
         return f"{milliseconds:.0f} ms"
     if milliseconds < 119_500:
