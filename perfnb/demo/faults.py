@@ -36,7 +36,7 @@ class Fault:
     consequences: tuple[str, ...] = ()
 
 
-_REPEATED = {"repeat_share": 0.8, "session_share": 0.1, "agent_share": 0.02, "ingest_share": 0.02}
+_REPEATED = {"repeat_share": 0.85, "session_share": 0.1}
 
 _SLOW = (
     Fault(
@@ -49,14 +49,14 @@ _SLOW = (
         "sequential-calls",
         "slow",
         "An answer is put together from four calls that don't need each other, one after another.",
-        app={"plan": "sections", "answer_words": 40},
+        app={"plan": "sections"},
         consequences=("too-many-llm-calls",),
     ),
     Fault(
         "large-context",
         "slow",
-        "The whole documentation of five modules goes into the prompt.",
-        app={"context": "documents", "top_k": 12},
+        "The whole documentation of three modules goes into the prompt.",
+        app={"context": "documents", "candidates": 40, "top_k": 40},
     ),
     Fault(
         "too-many-documents",

@@ -72,7 +72,7 @@ class Stack:
         conditions = {} if self._begins_at else merged(fault.provider for fault in self.faults)
         options = ["--seed", str(self._seed), "--time-scale", str(self._time_scale)]
         options += ["--conditions", json.dumps(conditions)]
-        _, self._provider_root = self._serve("provider", "perfnb.demo.provider", options)
+        _, self._provider_root = self._serve("provider", [sys.executable, "-m", "perfnb.demo.provider", *options])
         way = merged(fault.network for fault in self.faults)
         self._provider_url = f"{self._relayed(way) if way else self._provider_root}/v1"
         return self._provider_url
@@ -80,7 +80,7 @@ class Stack:
     def _relayed(self, way: Mapping[str, float]) -> str:
         address = self._provider_root.removeprefix("http://")
         options = ["--to", address, "--way", json.dumps(scaled(way, self._time_scale)), "--seed", str(self._seed)]
-        return self._serve("network", "perfnb.demo.network", options)[1]
+        return self._serve("network", [sys.executable, "-m", "perfnb.demo.network", *options])[1]
 
     def start_postgres(self) -> str:
         """Start Postgres with the corpus and some past conversations in it; returns its DSN."""
@@ -111,28 +111,50 @@ class Stack:
         if otlp_endpoint:
             given |= {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp_endpoint, "OTEL_BSP_SCHEDULE_DELAY": "500"}
             given |= {"OTEL_SERVICE_NAME": "supportdesk"}
-        self._app, url = self._serve("app", "perfnb.demo.app", (), given | dict(environment or {}))
+        command = [sys.executable, "-m", "perfnb.demo.app"]
+        return self.start_command(command, given | dict(environment or {}))
+
+    def start_command(self, command: Sequence[str], environment: Mapping[str, str]) -> str:
+        """Start an app of another kind in the demo app's place; returns the address that its first lines name."""
+        self._app, url = self._serve("app", command, environment)
         return url
 
-    def start_workload(self, app_url: str, seconds: float) -> Keeper:
-        """Send users to ``app_url`` for ``seconds``; their progress is in ``workload.log`` as JSON lines."""
-        if self._begins_at:
-            self._set_conditions(seconds)
-        habits = merged(fault.workload for fault in self.faults)
+    def start_workload(self, app_url: str, seconds: float, *, habits: Mapping[str, Any] | None = None) -> Keeper:
+        """Send users to ``app_url`` for ``seconds``; their progress is in ``workload.log`` as JSON lines.
+
+        ``habits`` are changed further by the faults' (:class:`perfnb.demo.workload.Habits`).
+        """
+        self.begin(seconds)
+        habits = {**(habits or {}), **merged(fault.workload for fault in self.faults)}
         options = ["--url", app_url, "--seconds", str(seconds), "--seed", str(self._seed)]
-        return self._start("workload", "perfnb.demo.workload", [*options, "--habits", json.dumps(habits)])
+        options += ["--habits", json.dumps(habits)]
+        return self._start("workload", [sys.executable, "-m", "perfnb.demo.workload", *options])
 
     def run_workload(
-        self, app_url: str, seconds: float, *, progress: Callable[[Mapping[str, Any]], None] = lambda report: None
+        self,
+        app_url: str,
+        seconds: float,
+        *,
+        habits: Mapping[str, Any] | None = None,
+        progress: Callable[[Mapping[str, Any]], None] = lambda report: None,
     ) -> dict[str, Any]:
         """Send users for ``seconds`` and wait for the last answer; returns what came of the requests.
 
         ``progress`` is given the counts so far about once a second.
         """
-        users = self.start_workload(app_url, seconds)
+        users = self.start_workload(app_url, seconds, habits=habits)
         while not users.wait(1):
             progress(_last_report(users.child.log))
         return _summary(users)
+
+    def begin(self, seconds: float) -> None:
+        """Tell the provider that a run of ``seconds`` begins, for faults that set in part-way through.
+
+        :meth:`start_workload` does it; whoever sends requests by other means does it before the first.
+        """
+        if self._begins_at:
+            conditions = merged(fault.provider for fault in self.faults)
+            self.set_conditions(conditions | {"slow_after_s": self._begins_at * seconds})
 
     def set_conditions(self, conditions: Mapping[str, Any]) -> None:
         """Change the provider's conditions while it runs."""
@@ -150,25 +172,17 @@ class Stack:
     def _begins_at(self) -> float:
         return max((fault.begins_at for fault in self.faults), default=0)
 
-    def _set_conditions(self, seconds: float) -> None:
-        conditions = merged(fault.provider for fault in self.faults)
-        self.set_conditions(conditions | {"slow_after_s": self._begins_at * seconds})
-
     def _serve(
-        self, name: str, module: str, options: Sequence[str], environment: Mapping[str, str] | None = None
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> tuple[Keeper, str]:
-        keeper = self._start(name, module, options, environment)
+        keeper = self._start(name, command, environment)
         return keeper, _address(keeper)
 
-    def _start(
-        self, name: str, module: str, options: Sequence[str], environment: Mapping[str, str] | None = None
-    ) -> Keeper:
+    def _start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Keeper:
         log = self.out / f"{name}.log"
         log.unlink(missing_ok=True)
-        command = [sys.executable, "-m", module, *options]
-        return self._stack.enter_context(
-            Keeper(Child(name, command, log, _clean_environment() | dict(environment or {})))
-        )
+        child = Child(name, command, log, _clean_environment() | dict(environment or {}))
+        return self._stack.enter_context(Keeper(child))
 
 
 def _clean_environment() -> dict[str, str]:

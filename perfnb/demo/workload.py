@@ -33,6 +33,9 @@ class Habits:
         ingest_share: Documents uploaded.
         repeat_share: Part of the questions that stand alone which repeat one of ``favourites``.
         patience_s: A user gives up after this long.
+        path: Where questions go; an app of another kind than the demo's has no agent and takes no documents.
+        question_field: What the question is called in a request's body …
+        session_field: … and the conversation.
     """
 
     rate: float = 3.5
@@ -42,6 +45,9 @@ class Habits:
     repeat_share: float = 0.08
     favourites: int = 4
     patience_s: float = 30
+    path: str = "/chat"
+    question_field: str = "message"
+    session_field: str = "session_id"
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def requests(habits: Habits, seconds: float, seed: int) -> Iterator[Request]:
             session = f"customer-{sum(turns.values()) % SESSIONS + 1}"
             turns[session] += 1
             asked = next(fresh) if turns[session] % 4 == 1 else next(more)
-            yield Request(at_s, "/chat", {"message": asked, "session_id": session})
+            yield Request(at_s, habits.path, {habits.question_field: asked, habits.session_field: session})
         elif kind == "agent":
             yield Request(
                 at_s, "/agent", {"message": next(fresh), "session_id": f"customer-{rng.randint(1, SESSIONS)}"}
@@ -97,7 +103,8 @@ def requests(habits: Habits, seconds: float, seed: int) -> Iterator[Request]:
             yield Request(at_s, "/ingest", {"title": f"Note {at_s:.3f}", "body": note})
         else:
             is_repeat = rng.random() < habits.repeat_share
-            yield Request(at_s, "/chat", {"message": rng.choice(favourites) if is_repeat else next(fresh)})
+            asked = rng.choice(favourites) if is_repeat else next(fresh)
+            yield Request(at_s, habits.path, {habits.question_field: asked})
 
 
 def _kind(habits: Habits, rng: random.Random) -> str:

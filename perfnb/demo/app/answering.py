@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import httpx
@@ -16,7 +16,6 @@ from perfnb.demo.app.processing import Vocabulary, normalised
 from perfnb.demo.app.settings import Settings
 from perfnb.demo.app.store import Passage, Store
 from perfnb.demo.app.telemetry import tracer
-from perfnb.demo.corpus import LONGEST_DOCUMENT
 
 INSTRUCTIONS = (
     "You are the support desk for Python's standard library. Answer from the numbered passages below and name the"
@@ -28,7 +27,8 @@ SECTIONS = (
     "Say what it returns and what it raises.",
     "Name related calls and when to prefer them.",
 )
-DOCUMENTS = 5
+DOCUMENTS = 3
+DOCUMENT_CHARACTERS = 14_000
 RANKING_URL = os.environ.get("DESK_RANKING_URL", "")
 
 
@@ -148,13 +148,9 @@ class Desk:
             return fitted(chosen, now.max_context_tokens)
         modules = list(dict.fromkeys(passage.module for passage in chosen))
         if now.context == "document":
-            return [await self._document(modules[0], LONGEST_DOCUMENT)]
-        return [await self._document(module, LONGEST_DOCUMENT // 4) for module in modules[:DOCUMENTS]]
-
-    async def _document(self, module: str, characters: int) -> Passage:
-        parts = await self.store.read_module(module)
-        body = "\n\n".join(f"{part.title}\n{part.body}" for part in parts)
-        return Passage(parts[0].id, module, f"{module}, whole documentation", body[:characters])
+            return await self.store.documents(modules[:1])
+        found = sorted(await self.store.documents(modules), key=lambda each: -len(each.body))
+        return [replace(each, body=each.body[:DOCUMENT_CHARACTERS]) for each in found[:DOCUMENTS]]
 
     def _messages(self, question: str, history: Sequence[Message], context: Sequence[Passage]) -> tuple[Message, ...]:
         passages = "\n\n".join(f"[{at}] {each.title}\n{each.body}" for at, each in enumerate(context, 1))

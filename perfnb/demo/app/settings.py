@@ -22,7 +22,8 @@ class Settings:
         client: One client for the app, or a new one for each call.
         candidates: Passages the vector search returns.
         top_k: Passages put into the prompt.
-        context: Put passages, the whole documents of the best five, or the whole document of the best one.
+        context: Put passages, the three longest whole documents they are from, or the
+            whole document of the best one.
         max_context_tokens: Budget of the context, at four characters a token; 0 is no budget.
         rerank: Order passages by shared words here, or ask the ranking service.
         judge: Ask a small model about each passage whether it is relevant.

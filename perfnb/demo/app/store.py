@@ -12,7 +12,10 @@ NEAREST = """
 SELECT id, module, title, body FROM documents ORDER BY embedding <=> %s::vector LIMIT %s
 """
 READ = "SELECT id, module, title, body FROM documents WHERE id = %s"
-READ_MODULE = "SELECT id, module, title, body FROM documents WHERE module = %s ORDER BY id"
+DOCUMENTS = """
+SELECT min(id), module, module || ', whole documentation', string_agg(title || E'\\n' || body, E'\\n\\n' ORDER BY id)
+FROM documents WHERE module = ANY(%s) GROUP BY module ORDER BY module
+"""
 INSERT = "INSERT INTO documents (module, title, body, embedding) VALUES (%s, %s, %s, %s::vector)"
 LATEST = """
 SELECT role, content FROM (
@@ -61,9 +64,9 @@ class Store:
         found = await self._passages(READ, (document_id,))
         return found[0] if found else None
 
-    async def read_module(self, module: str) -> list[Passage]:
-        """Return all passages of a module, in order."""
-        return await self._passages(READ_MODULE, (module,))
+    async def documents(self, modules: Sequence[str]) -> list[Passage]:
+        """Return the whole documentation of each of these modules."""
+        return await self._passages(DOCUMENTS, (list(modules),))
 
     async def add(self, module: str, title: str, bodies: Sequence[str], embeddings: Sequence[Sequence[float]]) -> None:
         """Store passages."""
