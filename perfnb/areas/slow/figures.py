@@ -12,6 +12,7 @@ from perfnb.profiles.flame import flame as flame_graph
 from perfnb.widgets import theme, wording
 from perfnb.widgets.chart import Chart, Drawing, drawn_from
 from perfnb.widgets.draw import (
+    Unit,
     canvas,
     colour_of,
     drawn_of,
@@ -30,7 +31,7 @@ MOST_ROWS = 12
 @drawn_from(stages.where_time_goes)
 def where_time_goes(frame: pd.DataFrame) -> Chart:
     """Draw what the time on the critical path was spent on, largest first."""
-    shown = frame.head(MOST_ROWS).iloc[::-1]
+    shown = _largest(frame).iloc[::-1]
     first = frame.iloc[0]
     title = f"Where the users’ wait goes: {label(first['name'])} takes {wording.percent(first['share'])}"
     figure = canvas(title, "part of all waiting (%)", "", height=rows_height(len(shown)), showlegend=True)
@@ -44,10 +45,19 @@ def where_time_goes(frame: pd.DataFrame) -> Chart:
     figure.update_yaxes(categoryorder="array", categoryarray=list(names.values()))
     figure.update_layout(legend_traceorder="reversed")
     top = [
-        f"{row.name_} {wording.percent(row.share)}"
-        for row in frame.head(3).rename(columns={"name": "name_"}).itertuples()
+        f"{name} {wording.percent(share)}" for name, share in zip(frame["name"][:3], frame["share"][:3], strict=True)
     ]
     return Chart(figure, f"Time on the critical path, each moment counted once: {wording.listed(top)}.", frame)
+
+
+def _largest(frame: pd.DataFrame, least: float = 0.005) -> pd.DataFrame:
+    """Return the parts worth a bar, and one for all that are too small."""
+    kept = frame[frame["share"] >= least].head(MOST_ROWS)
+    rest = frame.drop(kept.index)
+    if rest.empty:
+        return kept
+    small = {"kind": "app", "name": wording.counted(len(rest), "smaller part"), "share": rest["share"].sum()}
+    return pd.concat([kept, pd.DataFrame([small])], ignore_index=True)
 
 
 @drawn_from(stages.percentiles)
@@ -289,37 +299,44 @@ def repeats(frame: pd.DataFrame) -> Chart:
 
 
 def waterfall(frame: pd.DataFrame, *, about: str) -> Chart:
-    """Draw one request's spans and calls, what was waited for in full colour and what ran beside it pale."""
-    unit = time_unit(frame["duration_ms"])
-    names = labels(frame["depth"].map(lambda depth: "›" * min(depth, 8)) + " " + frame["name"], most=60)
-    waits = frame[frame["on_critical_path_ms"] > 0]
-    longest = waits.loc[waits["on_critical_path_ms"].idxmax()] if len(waits) else frame.iloc[0]
-    title = f"{label(about)}: waits longest for {label(longest['name'])}, {wording.duration(longest['on_critical_path_ms'])}"
-    figure = canvas(
-        title,
-        f"time since the request came in ({unit.name})",
-        "",
-        height=rows_height(len(frame), each=24),
-        barmode="overlay",
-        showlegend=True,
+    """Draw one request's spans and calls; the fuller the colour, the more of a step was waited for itself."""
+    shown, unit = _longest_waits(frame), time_unit(frame["duration_ms"])
+    rows = shown.assign(
+        row=labels(shown["depth"].map(lambda depth: "›" * min(depth, 8)) + " " + shown["name"], most=60)
     )
-    rows = frame.assign(row=names)
+    longest = frame.loc[frame["on_critical_path_ms"].idxmax()]
+    waited = f"waits longest for {label(longest['name'])}, {wording.duration(longest['on_critical_path_ms'])}"
+    height = rows_height(len(rows), each=24)
+    axis = f"time since the request came in ({unit.name})"
+    figure = canvas(f"{label(about)}: {waited}", axis, "", height=height, barmode="overlay", showlegend=True)
     for kind, group in rows.groupby("kind", sort=False):
+        part = (group["on_critical_path_ms"] / group["duration_ms"].clip(lower=0.001)).clip(0, 1)
         figure.add_bar(
             y=group["row"], x=unit.of(group["duration_ms"]), base=unit.of(group["start_ms"]), orientation="h", name=str(kind),
-            marker={"color": theme.KINDS.get(str(kind), theme.GREY), "opacity": [1.0 if waited > 0 else 0.35 for waited in group["on_critical_path_ms"]]},
-            customdata=group["on_critical_path_ms"] / unit.factor,
+            marker={"color": theme.KINDS.get(str(kind), theme.GREY), "opacity": list((0.3 + 0.7 * part).round(2))},
+            customdata=unit.of(group["on_critical_path_ms"]),
             hovertemplate="%{y}<br>takes %{x:.2f} " + unit.name + ", waited for %{customdata:.2f}<extra></extra>",
         )  # fmt: skip
-    first = rows.dropna(subset=["first_token_ms"])
-    if len(first):
-        figure.add_trace(go.Scatter(
-            x=unit.of(first["start_ms"] + first["first_token_ms"]), y=first["row"], mode="markers", name="first token",
+    _mark_first_tokens(figure, rows.dropna(subset=["first_token_ms"]), unit)
+    figure.update_yaxes(categoryorder="array", categoryarray=list(rows["row"])[::-1])
+    took = f"{len(frame)} steps in {wording.duration(frame['duration_ms'].max())}"
+    return Chart(figure, f"{about}: {took}; it {waited}.{drawn_of(shown, frame, 'steps')}", frame.drop(columns="id"))
+
+
+def _longest_waits(frame: pd.DataFrame, most: int = 60) -> pd.DataFrame:
+    """Return ``frame`` or, of a long one, the root and the steps waited for longest, in drawing order."""
+    if len(frame) <= most:
+        return frame
+    kept = frame.iloc[1:].nlargest(most - 1, ["on_critical_path_ms", "duration_ms"])
+    return pd.concat([frame.iloc[:1], kept]).sort_index()
+
+
+def _mark_first_tokens(figure: go.Figure, rows: pd.DataFrame, unit: Unit) -> None:
+    if len(rows):
+        figure.add_scatter(
+            x=unit.of(rows["start_ms"] + rows["first_token_ms"]), y=rows["row"], mode="markers", name="first token",
             marker={"symbol": "diamond", "size": 9, "color": theme.ORANGE, "line": {"color": "white", "width": 1}},
-        ))  # fmt: skip
-    figure.update_yaxes(categoryorder="array", categoryarray=names[::-1])
-    alt = f"{about}: {len(frame)} steps in {wording.duration(frame['duration_ms'].max())}; {label(longest['name'])} is waited for longest."
-    return Chart(figure, alt, frame.drop(columns="id"))
+        )  # fmt: skip
 
 
 @drawn_from(exemplars.sampled_stacks)

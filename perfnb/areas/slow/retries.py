@@ -190,17 +190,20 @@ def retry_amplification(
 ) -> Finding | Clear:
     """One prompt is sent again and again, because retries of several layers multiply (R17).
 
+    One layer that waits for a rate limit to pass is rate-limited's.
+
     Source: C53, E29; X47 (three outer tries by three of the SDK make nine)
     """
     limit = objectives["attempts_per_call"]
     frame = chains(recording)
-    many = frame[frame["attempts"] > limit.value]
+    nested = frame["retry_counts"].map(_starts_anew).astype(bool)
+    many = frame[(frame["attempts"] > limit.value) & (nested | (frame["errors"] != "rate_limit"))]
     share = share_of_wait(recording, (many["lost_ms"] * (1 - limit.value / many["attempts"])).sum())
     if len(many) < least or share < min_share:
         return Clear(
             f"{len(many)} of {len(frame)} prompts were sent more than {limit.value} times ({share:.0%} of the wait)"
         )
-    nested = many["retry_counts"].map(lambda counts: any(later <= sooner for sooner, later in pairwise(counts)))
+    nested = nested[many.index]
     return Finding(
         title=f"{len(many)} prompts were sent {many['attempts'].median():.0f} times each",
         severity=severity(limit.miss(many["attempts"].median()), share),
@@ -215,6 +218,11 @@ def retry_amplification(
         figure="attempts_over_time",
         exemplars=tuple(many.nlargest(3, "attempts")["request_id"].dropna()),
     )
+
+
+def _starts_anew(counts: tuple[int, ...]) -> bool:
+    """Tell whether a client counted its retries from the start again: another layer had called it anew."""
+    return any(later <= sooner for sooner, later in pairwise(counts))
 
 
 @check("errors-as-success", area="slow")

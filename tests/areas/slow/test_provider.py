@@ -82,6 +82,14 @@ def test_slow_embedding(tmp_path: Path, ms: float, count: int, found: bool) -> N
     assert isinstance(answer(tmp_path, "slow-embedding", calls=calls, requests=requests), Finding) is found
 
 
+def test_a_slow_way_is_not_a_slow_embedding(tmp_path: Path) -> None:
+    way = {"first_token_ms": 590, "time_to_first_token_ms": None, "processing_ms": 20}
+    calls = every(
+        4000, 10, lambda at: embedding(at, 600, **way) | {"time_to_first_byte_ms": 590}, lambda at: call(at + 600, 800)
+    )
+    assert isinstance(answer(tmp_path, "slow-embedding", calls=calls), Clear)
+
+
 def test_embedding_a_batch_is_not_a_query(tmp_path: Path) -> None:
     calls = every(4000, 10, lambda at: embedding(at, 900, inputs=64))
     assert isinstance(answer(tmp_path, "slow-embedding", calls=calls), Clear)

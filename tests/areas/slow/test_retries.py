@@ -120,6 +120,21 @@ def test_retry_amplification(tmp_path: Path, rows: list[Row], found: bool) -> No
     assert isinstance(answer(tmp_path, "retry-amplification", **split(rows)), Finding) is found
 
 
+@pytest.mark.parametrize(("counts", "found"), [((0, 1, 2, 3, 4), False), ((0, 1, 2, 0, 1), True)])
+def test_waiting_out_a_rate_limit_is_no_amplification_unless_layers_multiply(
+    tmp_path: Path, counts: tuple[int, ...], found: bool
+) -> None:
+    rows = list(GOOD)
+    for n in range(4):
+        at = 100_000 + n * 20_000
+        rows += [request(at, 6000)]
+        rows += [
+            failed_call(at + 10 + turn * 1000, prompt_digest=f"p{n}", retry_count=count)
+            for turn, count in enumerate(counts)
+        ]
+    assert isinstance(answer(tmp_path, "retry-amplification", **split(rows)), Finding) is found
+
+
 def test_nested_layers_are_told_by_counts_that_start_anew(tmp_path: Path) -> None:
     finding = answer(tmp_path, "retry-amplification", **split(tried(9)))
     assert isinstance(finding, Finding)
