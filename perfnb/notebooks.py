@@ -55,7 +55,7 @@ def run(name: str, target: str = SAMPLE, out: Path | str | None = None, *, timeo
     with Recording.open(sample_path() if target == SAMPLE else target) as recording:
         window, simulated = recording.window, bool(recording.manifest.get("simulated"))
         facts = (
-            f"recording {recording.name}",
+            recording.path.name,
             f"{wording.moment(window.start)} UTC, {wording.duration(window.seconds * 1000)} observed",
         )
         html = export(notebook, redactor_for(recording), badge="simulated" if simulated else "", facts=facts)

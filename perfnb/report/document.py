@@ -80,10 +80,13 @@ def as_postmortem(
 
 
 def redactor_for(recording: Recording, *, with_content: bool = False) -> Redactor:
-    """Return a redactor that knows the recording's texts, this process's secrets and the target's DSN."""
+    """Return a redactor that knows the recording's texts, this process's secrets, and those in ``perfnb.toml``."""
     prompts = CONTENT_ASKED_FOR if with_content else Prompts.recorded_in(recording)
-    dsn = Target.load().dsn
-    return Redactor.here(prompts=prompts, environment={**os.environ, **({"PERFNB_DSN": dsn} if dsn else {})})
+    target = Target.load()
+    environment = {**os.environ, **({"PERFNB_DSN": target.dsn} if target.dsn else {})}
+    for number, request in enumerate(target.requests):
+        environment |= {f"{number} {name.replace('-', '_')}": value for name, value in request.headers.items()}
+    return Redactor.here(prompts=prompts, environment=environment)
 
 
 def write(html: str, out: Path) -> Path:
@@ -170,7 +173,7 @@ def _trials(recording: Recording) -> list[str]:
 def _facts(recording: Recording) -> tuple[str, ...]:
     window = recording.window
     observed = f"{wording.moment(window.start)} to {wording.clock(window.end)} UTC"
-    return (observed, f"{wording.duration(window.seconds * 1000)} observed", f"recording {recording.name}")
+    return (observed, f"{wording.duration(window.seconds * 1000)} observed", recording.path.name)
 
 
 def _is_simulated(recording: Recording) -> bool:

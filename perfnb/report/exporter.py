@@ -35,7 +35,9 @@ def export(notebook: Any, redactor: Redactor, *, title: str = "", badge: str = "
     shown = title or (Markup(heading[1]).striptags() if heading else "Notebook")
     if heading:
         body = body.replace(heading[0], "", 1)
-    page = Page(redactor.text(shown), Markup(_linked(_demote(body))), badge=badge, facts=tuple(map(redactor.text, facts)))
+    page = Page(
+        redactor.text(shown), Markup(_linked(_demote(body))), badge=badge, facts=tuple(map(redactor.text, facts))
+    )
     return as_html(page, redactor)
 
 

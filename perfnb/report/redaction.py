@@ -146,6 +146,8 @@ class Redactor:
         return self.prompts.hidden
 
     def _entry(self, name: str, value: Any, keys: bool) -> Any:
+        if name == "bdata":  # numbers of a figure, encoded
+            return value
         if keys and self.hides_content and is_content(name) and isinstance(value, str | list | dict) and value:
             self.counts["prompt text"] += 1
             return HIDDEN_CONTENT

@@ -12,7 +12,9 @@ def without_content(html: Markup, redactor: Redactor) -> Markup:
     if not redactor.hides_content:
         return html
     return Markup(
-        re.sub(r"<table.*?</table>", lambda found: _table_without_content(found[0], redactor), str(html), flags=re.DOTALL)
+        re.sub(
+            r"<table.*?</table>", lambda found: _table_without_content(found[0], redactor), str(html), flags=re.DOTALL
+        )
     )
 
 

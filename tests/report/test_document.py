@@ -162,6 +162,30 @@ def test_scripts_in_routes_models_and_notes_stay_text(planted_page):
     assert "&lt;script&gt;window.broken" in planted_page
 
 
+def test_secrets_of_the_settings_are_known_by_value(plain, tmp_path, monkeypatch):
+    (tmp_path / "perfnb.toml").write_text(
+        '[target]\ndsn = "postgresql://app:tulip-garden@db/shop"\n[[request]]\nurl = "http://x"\n'
+        'headers = { X-Api-Key = "lantern-river", Accept = "application/json" }\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    plain.add_event("note", "tulip-garden and lantern-river and application/json")
+    html = as_postmortem(plain, Objectives.load())
+    assert "[environment secret] and [environment secret] and application/json" in html
+
+
+def test_a_long_recording_still_makes_a_small_page(tmp_path):
+    route = "/a/long/route/that/is/seen/in/every/row/of/every/table"
+    requests = every(20, 4000, lambda at: request(at, 3000 + at % 997, stream=False, route=route))
+    calls = every(
+        20,
+        4000,
+        lambda at: call(at + 5, 2900 + at % 991, stream=False, output_tokens=220, input_tokens=int(400 + at % 5000)),
+    )
+    html = as_postmortem(recording(tmp_path, requests=requests, calls=calls), Objectives.load())
+    assert "4,000 requests" in html
+    assert len(html.encode()) < MOST_BYTES
+
+
 def test_prompts_are_in_it_only_where_asked_for(tmp_path):
     made = planted_recording(tmp_path)
     made.add_event("note", f"a user wrote: {PROMPT}")
