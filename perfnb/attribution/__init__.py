@@ -1,7 +1,9 @@
 """What belongs together: requests, the model calls made for them, and where each request's time went.
 
-Everything here is worked out once per state of the recording and kept in temporary tables, ``user_requests`` and
-``model_calls``, which measures may query after :func:`prepare`.
+Everything here is worked out once per state of the recording and kept in temporary tables, which measures may query
+after :func:`prepare`: ``user_requests`` (the columns of ``http_requests`` and end_time, one row per request),
+``owned_calls`` (one row per attempt at a model call: ids, times, outcome, request_id, certainty, chain, attempt,
+waited_ms) and ``model_calls`` (the same with all columns of ``llm_calls``).
 """
 
 import pandas as pd
@@ -13,21 +15,28 @@ from perfnb.errors import NotMeasured
 from perfnb.recording import Recording
 
 __all__ = [
+    "FAILED",
     "GENERATING",
     "answers",
     "calls",
     "calls_on_path",
     "critical_path",
+    "failed_requests",
     "is_false",
     "is_true",
     "prepare",
+    "request_count",
     "requests",
+    "sees_requests",
+    "share_of_all_waits",
     "share_of_wait",
     "timeline_of",
     "total_wait_ms",
 ]
 
 GENERATING = ("chat", "responses", "text_completion", "generate_content")
+
+FAILED = "(status_code >= 500 OR status_code = 429 OR error_type IS NOT NULL OR coalesce(error_in_body, false))"
 
 # Prompts that begin alike so often, among those of the same model and tools, are made from one template.
 CALLS_OF_ONE_KIND = 3
@@ -38,7 +47,7 @@ HOW_TO_SEE_REQUESTS = "requests or model calls: perfnb record --upstream URL --l
 
 
 def prepare(recording: Recording) -> Recording:
-    """Make ``user_requests`` and ``model_calls`` and return ``recording``."""
+    """Make ``user_requests``, ``owned_calls`` and ``model_calls``, and return ``recording``."""
 
     def build() -> bool:
         _calls.build(recording)
@@ -52,6 +61,23 @@ def prepare(recording: Recording) -> Recording:
 def requests(recording: Recording) -> pd.DataFrame:
     """Return one row per user request: the columns of ``http_requests`` and ``end_time``, by start."""
     return prepare(recording).query("SELECT * EXCLUDE (body_sketch) FROM user_requests ORDER BY start_time")
+
+
+def failed_requests(recording: Recording) -> pd.DataFrame:
+    """Return the rows of :func:`requests` whose user got no answer: a 429 or 5xx, a broken connection, an error inside."""
+    return prepare(recording).query(
+        f"SELECT * EXCLUDE (body_sketch) FROM user_requests WHERE {FAILED} ORDER BY start_time"
+    )
+
+
+def request_count(recording: Recording) -> int:
+    """Return how many requests users made."""
+    return int(prepare(recording).query("SELECT count(*) AS n FROM user_requests")["n"].iloc[0])
+
+
+def sees_requests(recording: Recording) -> bool:
+    """Tell whether requests were seen, not only model calls that stand for them."""
+    return not prepare(recording).query("SELECT 1 FROM user_requests WHERE source <> 'call' LIMIT 1").empty
 
 
 def calls(recording: Recording) -> pd.DataFrame:
@@ -163,9 +189,19 @@ def answers(recording: Recording) -> pd.DataFrame:
 
 
 def share_of_wait(recording: Recording, lost_ms: float) -> float:
-    """Return ``lost_ms`` as a part, 0 to 1, of the time all requests on the critical path took."""
-    total = total_wait_ms(recording)
-    return float(min(1.0, max(0.0, lost_ms) / total)) if total else 0.0
+    """Return ``lost_ms``, of requests whose critical path is known, as a part (0 to 1) of the time these took."""
+    return _part(lost_ms, total_wait_ms(recording))
+
+
+def share_of_all_waits(recording: Recording, lost_ms: float) -> float:
+    """Return ``lost_ms``, of any requests, as a part (0 to 1) of the time all requests took."""
+    return _part(
+        lost_ms, float(prepare(recording).query("SELECT sum(duration_ms) AS ms FROM user_requests")["ms"].iloc[0])
+    )
+
+
+def _part(lost_ms: float, total_ms: float) -> float:
+    return float(min(1.0, max(0.0, lost_ms) / total_ms)) if total_ms > 0 else 0.0
 
 
 def is_true(flags: pd.Series) -> pd.Series:

@@ -126,7 +126,7 @@ def trees(recording: Recording, requests: pd.DataFrame) -> Iterator[tuple[str, N
     ).df()
     calls = connection.execute(
         "SELECT request_id, call_id, chain, span_id, parent_span_id, operation, coalesce(request_model, path) AS model, "
-        "start_time, end_time, time_to_first_token_ms, error_type FROM model_calls "
+        "start_time, end_time, time_to_first_token_ms, error_type FROM owned_calls "
         "WHERE request_id IN (SELECT request_id FROM wanted_requests)"
     ).df()
     connection.unregister("wanted_requests")

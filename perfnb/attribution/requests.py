@@ -25,9 +25,8 @@ WITH seen AS (
     FROM http_requests WHERE coalesce(phase, 'measure') = 'measure'
 ),
 outside AS (SELECT * FROM seen WHERE source <> 'span'),
-served AS (SELECT * FROM (
-    SELECT *, row_number() OVER (PARTITION BY trace_id ORDER BY start_time, duration_ms DESC) AS outermost
-    FROM seen WHERE source = 'span') WHERE outermost = 1),
+served AS (SELECT * FROM seen WHERE request_id IN (  -- the outermost server span of each trace
+    SELECT min_by(request_id, start_time) FROM seen WHERE source = 'span' GROUP BY coalesce(trace_id, request_id))),
 pairs AS (
     SELECT o.request_id, s.request_id AS served_id, s.trace_id, s.span_id, s.route, 0 AS distance
     FROM outside o JOIN served s ON s.trace_id = o.trace_id
@@ -47,7 +46,7 @@ SELECT o.* REPLACE (coalesce(m.trace_id, o.trace_id) AS trace_id, m.span_id AS s
                     coalesce(m.route, o.route) AS route)
 FROM outside o LEFT JOIN matched m ON m.request_id = o.request_id
 UNION ALL BY NAME
-SELECT * EXCLUDE (outermost) FROM served WHERE request_id NOT IN (SELECT served_id FROM matched)
+SELECT * FROM served WHERE request_id NOT IN (SELECT served_id FROM matched)
 """
 
 # Traces of programs that serve no HTTP: the root of a trace that holds a model call stands for the request.
@@ -73,20 +72,16 @@ FROM (
            bool_or(stream) AS stream, nullif(max_by(coalesce(error_type, ''), start_time), '') AS error_type
     FROM (SELECT *, sum(CASE WHEN failed_before THEN 0 ELSE 1 END)
                       OVER (PARTITION BY prompt, request_model ORDER BY start_time, call_id) AS chain
-          FROM (SELECT *, coalesce(prompt_digest, call_id) AS prompt,
-                       lag(error_type) OVER (PARTITION BY coalesce(prompt_digest, call_id), request_model
-                                             ORDER BY start_time, call_id) IS NOT NULL AS failed_before
+          FROM (SELECT *, lag(error_type) OVER (PARTITION BY prompt, request_model ORDER BY start_time, call_id)
+                          IS NOT NULL AS failed_before
                 FROM joined_calls))
     GROUP BY prompt, request_model, chain)
 """
 
 _BY_TRACE = """
 CREATE OR REPLACE TEMP TABLE owners AS
-SELECT call_id, request_id, 1.0 AS certainty FROM (
-    SELECT c.call_id, r.request_id,
-           row_number() OVER (PARTITION BY c.call_id ORDER BY abs(c.start_time - r.start_time), r.request_id) AS place
-    FROM joined_calls c JOIN user_requests r ON r.trace_id = c.trace_id)
-WHERE place = 1
+SELECT c.call_id, min_by(r.request_id, abs(c.start_time - r.start_time)) AS request_id, 1.0 AS certainty
+FROM joined_calls c JOIN user_requests r ON r.trace_id = c.trace_id GROUP BY c.call_id
 """
 
 _CANDIDATES = """
@@ -106,38 +101,53 @@ WHERE place = 1
 
 _AMBIGUOUS = """
 SELECT a.call_id, a.request_id, a.distance, r.body_sketch, c.messages
-FROM candidates a JOIN user_requests r USING (request_id) JOIN joined_calls c USING (call_id)
+FROM candidates a JOIN user_requests r USING (request_id) JOIN llm_calls c USING (call_id)
 WHERE a.rivals BETWEEN 2 AND 50 AND r.body_sketch IS NOT NULL AND c.messages IS NOT NULL
 LIMIT 200000
 """
 
-# A chain is one prompt with its retries: attempts go on as long as the one before failed.
-_CALLS = """
-CREATE OR REPLACE TEMP TABLE model_calls AS
-WITH owned AS (
-    SELECT c.*, o.request_id, coalesce(o.certainty, 0) AS certainty,
-           coalesce(c.prompt_digest, c.call_id) AS prompt
+# A chain is one prompt with its retries: attempts go on as long as the one before failed. Prompts sent once are most.
+_CHAINS = """
+CREATE OR REPLACE TEMP TABLE chains AS
+WITH again AS (
+    SELECT c.call_id, o.request_id, c.prompt, c.request_model, c.start_time, c.end_time, c.error_type
     FROM joined_calls c LEFT JOIN owners o USING (call_id)
+    WHERE c.prompt IN (SELECT prompt FROM joined_calls GROUP BY prompt HAVING count(*) > 1)
 ),
 before AS (
     SELECT *, lag(error_type) OVER prompts AS error_before, lag(end_time) OVER prompts AS end_before
-    FROM owned WINDOW prompts AS (PARTITION BY request_id, prompt, request_model ORDER BY start_time, call_id)
+    FROM again WINDOW prompts AS (PARTITION BY request_id, prompt, request_model ORDER BY start_time, call_id)
 ),
-chained AS (
+numbered AS (
     SELECT *, sum(CASE WHEN error_before IS NULL OR start_time < end_before THEN 1 ELSE 0 END)
                 OVER (PARTITION BY request_id, prompt, request_model ORDER BY start_time, call_id) AS chain_number
     FROM before
 )
-SELECT * EXCLUDE (prompt, error_before, end_before, chain_number),
-       first_value(call_id) OVER chains AS chain, row_number() OVER chains AS attempt,
-       CASE WHEN row_number() OVER chains > 1 THEN (start_time - end_before) / 1e6 END AS waited_ms
-FROM chained
-WINDOW chains AS (PARTITION BY request_id, prompt, request_model, chain_number ORDER BY start_time, call_id)
+SELECT call_id, first_value(call_id) OVER chain AS chain, row_number() OVER chain AS attempt,
+       CASE WHEN row_number() OVER chain > 1 THEN (start_time - end_before) / 1e6 END AS waited_ms
+FROM numbered
+WINDOW chain AS (PARTITION BY request_id, prompt, request_model, chain_number ORDER BY start_time, call_id)
+"""
+
+_OWNED = """
+CREATE OR REPLACE TEMP TABLE owned_calls AS
+SELECT c.*, o.request_id, coalesce(o.certainty, 0) AS certainty, coalesce(k.chain, c.call_id) AS chain,
+       coalesce(k.attempt, 1) AS attempt, k.waited_ms
+FROM joined_calls c LEFT JOIN owners o USING (call_id) LEFT JOIN chains k USING (call_id)
+"""
+
+# The wide form: everything known of a call. Columns that were worked out stand before those recorded.
+_WIDE = """
+CREATE OR REPLACE TEMP VIEW model_calls AS
+SELECT o.*, c.* EXCLUDE (
+    call_id, trace_id, span_id, parent_span_id, source, operation, request_model, path, stream, start_time, duration_ms,
+    time_to_first_token_ms, status_code, error_type, retry_count)
+FROM owned_calls o LEFT JOIN llm_calls c ON c.call_id = o.call_id
 """
 
 
 def build(recording: Recording) -> None:
-    """Make the temporary tables ``user_requests`` and ``model_calls`` (calls with request_id and certainty)."""
+    """Make ``user_requests``, ``owned_calls`` and, with all recorded columns, ``model_calls``."""
     connection = recording.refresh()
     connection.execute(_REQUESTS)
     for fallback in (_ROOTS, _LONE_CALLS):
@@ -151,8 +161,8 @@ def build(recording: Recording) -> None:
         connection.execute("INSERT INTO owners SELECT call_id, request_id, certainty FROM told_apart")
         connection.unregister("told_apart")
         connection.execute("DELETE FROM candidates WHERE call_id IN (SELECT call_id FROM owners)")
-    connection.execute(_BY_TIME)
-    connection.execute(_CALLS)
+    for step in (_BY_TIME, _CHAINS, _OWNED, _WIDE):
+        connection.execute(step)
 
 
 def _is_empty(recording: Recording, table: str) -> bool:

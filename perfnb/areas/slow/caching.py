@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from perfnb.attribution import GENERATING, calls_on_path, prepare, share_of_wait
+from perfnb.attribution import GENERATING, calls_on_path, prepare, share_of_all_waits, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Estimate, Finding
@@ -61,7 +61,7 @@ def no_response_cache(
     """
     frame = calls_on_path(recording)
     frame = frame[frame["operation"].isin(GENERATING) & frame["error_type"].isna()]
-    if frame["prompt_digest"].isna().all() or not _digests_are_of_texts(recording):
+    if frame["prompt_digest"].isna().all():
         raise NotMeasured(
             "no prompt's digest", hint="see prompts: perfnb record --upstream URL, or GenAI spans with message contents"
         )
@@ -94,13 +94,6 @@ def no_response_cache(
     )  # fmt: skip
 
 
-def _digests_are_of_texts(recording: Recording) -> bool:
-    """Tell whether any prompt digest comes from a prompt; a span without contents is given its own id instead."""
-    return not prepare(recording).query(
-        "SELECT 1 FROM llm_calls WHERE prompt_digest IS NOT NULL LIMIT 1"
-    ).empty  # fmt: skip
-
-
 @check("cache-misses", area="slow")
 def cache_misses(
     recording: Recording, objectives: Objectives, *, least: int = 10, min_share: float = 0.05
@@ -122,7 +115,7 @@ def cache_misses(
     possible, asked = _repeated_questions(recording)
     again = repeats(recording) if recording.has("llm_calls") else pd.DataFrame({"on_path_ms": [0.0]})
     share = share_of_wait(recording, again["on_path_ms"].sum())
-    share = max(share, share_of_wait(recording, _wait_of_repeated_requests(recording)))
+    share = max(share, share_of_all_waits(recording, _wait_of_repeated_requests(recording)))
     if lookups < least or not limit.is_missed(rate) or possible < max(2 * rate, 0.2) or share < min_share:
         return Clear(
             f"{lookups:.0f} look-ups, {rate:.0%} hits; {possible:.0%} of {asked} questions had come before ({share:.0%} of the wait)"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perfnb.attribution import GENERATING, answers, prepare, requests, share_of_wait
+from perfnb.attribution import GENERATING, answers, critical_path, prepare, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Estimate, Finding
@@ -28,7 +28,7 @@ def over_time(recording: Recording, points: int = 200) -> pd.DataFrame:
     """Return how much was under way: time (UTC), requests_in_flight, calls_in_flight, at ``points`` even moments."""
     frame = prepare(recording).query(
         "SELECT start_time, end_time, true AS is_request FROM user_requests WHERE source <> 'call' "
-        "UNION ALL SELECT start_time, end_time, false FROM model_calls"
+        "UNION ALL SELECT start_time, end_time, false FROM owned_calls"
     )
     if frame.empty:
         raise NotMeasured("no requests and no calls", hint="perfnb record --upstream URL --listen PORT --app URL")
@@ -57,8 +57,13 @@ def sequences(recording: Recording) -> pd.DataFrame:
 
 def _sequences(recording: Recording) -> pd.DataFrame:
     frame = answers(recording)
-    contents = prepare(recording).query("SELECT call_id, messages FROM model_calls WHERE messages IS NOT NULL")
-    messages = dict(zip(contents["call_id"], contents["messages"], strict=True)) if not contents.empty else {}
+    connection = recording.refresh()
+    connection.register("wanted_calls", frame[["call_id"]])
+    contents = connection.execute(
+        "SELECT call_id, messages FROM llm_calls WHERE messages IS NOT NULL AND call_id IN (SELECT call_id FROM wanted_calls)"
+    ).df()
+    connection.unregister("wanted_calls")
+    messages = dict(zip(contents["call_id"], contents["messages"], strict=True))
     rows = []
     for request_id, calls in frame.groupby("request_id"):
         if len(calls) < 3:
@@ -95,7 +100,7 @@ def _follows_independently(before: Any, call: Any, messages: dict[str, str]) -> 
     pause = (call.start_time - before.end_time) / 1e6
     if not -2 <= pause <= LOOP_PAUSE_MS or call.shape != before.shape:
         return False
-    if "tool" in (before.finish_reason or "") or call.prompt_digest == before.prompt_digest:
+    if "tool" in (before.finish_reason or "") or call.prompt == before.prompt:
         return False
     ours, theirs = messages.get(call.call_id), messages.get(before.call_id)
     if ours is None or theirs is None or not isinstance(before.response_sketch, str):
@@ -135,8 +140,8 @@ def sequential_calls(
         return Clear(
             f"{runs['request_id'].nunique()} of {examined} requests make 3 or more independent calls in a row ({share:.0%} of the wait)"
         )
-    seen = requests(recording).set_index("request_id")["duration_ms"]
-    before = seen.reindex(runs["request_id"]).median()
+    path = critical_path(recording)
+    before = path[path["request_id"].isin(runs["request_id"])].groupby("request_id")["exclusive_ms"].sum().median()
     after = before - runs.groupby("request_id")["saving_ms"].sum().median()
     return Finding(
         title=f"{runs['request_id'].nunique()} of {examined} requests make {runs['calls'].median():.0f} independent model calls in a row",

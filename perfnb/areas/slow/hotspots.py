@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from perfnb.attribution import prepare, share_of_wait, total_wait_ms
+from perfnb.attribution import prepare, share_of_all_waits, share_of_wait, total_wait_ms
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -247,7 +247,7 @@ def _late_beside_others(recording: Recording, objectives: Objectives, late_ms: f
     part = len(late) / len(lags)
     if len(late) < 3 or part < 0.1:
         return Clear(f"{len(late)} of {len(lags)} light requests beside others took over {late_ms:.0f} ms")
-    share = share_of_wait(recording, late["duration_ms"].sum())
+    share = share_of_all_waits(recording, late["duration_ms"].sum())
     limit = objectives["health_check_ms"]
     return Finding(
         title=f"While one request is under way, another waits {late['duration_ms'].median():.0f} ms for a trivial answer",

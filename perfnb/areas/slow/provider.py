@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from perfnb.attribution import answers, calls_on_path, is_true, requests, share_of_wait
+from perfnb.attribution import answers, calls_on_path, failed_requests, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Estimate, Finding
@@ -340,6 +340,4 @@ def rate_limited(
 
 
 def _failed(recording: Recording, refused: pd.DataFrame) -> int:
-    seen = requests(recording)
-    failed = seen[(seen["status_code"] >= 500) | is_true(seen["error_in_body"]) | seen["error_type"].notna()]
-    return int(failed["request_id"].isin(refused["request_id"]).sum())
+    return int(failed_requests(recording)["request_id"].isin(refused["request_id"]).sum())

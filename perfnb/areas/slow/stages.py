@@ -3,7 +3,7 @@
 import pandas as pd
 
 from perfnb.areas.slow.hotspots import explained_by_stacks
-from perfnb.attribution import calls, critical_path, is_true, prepare, requests, share_of_wait
+from perfnb.attribution import FAILED, critical_path, prepare, sees_requests, share_of_all_waits, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -20,27 +20,20 @@ def overview(recording: Recording) -> pd.DataFrame:
     """Return one row: requests, failed, p50_ms, p95_ms, p99_ms, first_content_p50_ms, first_content_p95_ms, calls,
     attempts_failed, input_tokens, output_tokens, seconds (of the window).
     """
-    seen, made = requests(recording), calls(recording)
-    duration, first = seen["duration_ms"], seen["time_to_first_content_ms"]
-    failed = (seen["status_code"] >= 400) | seen["error_type"].notna() | is_true(seen["error_in_body"])
-    return pd.DataFrame(
-        [
-            {
-                "requests": len(seen),
-                "failed": int(failed.sum()),
-                "p50_ms": duration.quantile(0.5),
-                "p95_ms": duration.quantile(0.95),
-                "p99_ms": duration.quantile(0.99),
-                "first_content_p50_ms": first.quantile(0.5),
-                "first_content_p95_ms": first.quantile(0.95),
-                "calls": len(made),
-                "attempts_failed": int(made["error_type"].notna().sum()),
-                "input_tokens": int(made["input_tokens"].sum()),
-                "output_tokens": int(made["output_tokens"].sum()),
-                "seconds": recording.window.seconds,
-            }
-        ]
-    )
+    frame = prepare(recording).query(f"""
+        SELECT * FROM (
+            SELECT count(*) AS requests, count(*) FILTER ({FAILED} OR status_code >= 400) AS failed,
+                   percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
+                   percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
+                   percentile_cont(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
+                   percentile_cont(0.5) WITHIN GROUP (ORDER BY time_to_first_content_ms) AS first_content_p50_ms,
+                   percentile_cont(0.95) WITHIN GROUP (ORDER BY time_to_first_content_ms) AS first_content_p95_ms
+            FROM user_requests),
+            (SELECT count(*) AS calls, count(error_type) AS attempts_failed,
+                    coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(output_tokens), 0) AS output_tokens
+             FROM model_calls)
+        """)
+    return frame.assign(seconds=recording.window.seconds)
 
 
 def where_time_goes(recording: Recording) -> pd.DataFrame:
@@ -77,7 +70,7 @@ def percentiles(recording: Recording) -> pd.DataFrame:
                max(duration_ms) AS max_ms
         FROM (SELECT name AS stage, operation AS kind, duration_ms FROM spans
               UNION ALL
-              SELECT operation || ' ' || coalesce(request_model, ''), operation, duration_ms FROM model_calls
+              SELECT operation || ' ' || coalesce(request_model, ''), operation, duration_ms FROM owned_calls
               WHERE span_id IS NULL)
         WHERE duration_ms IS NOT NULL
         GROUP BY stage, kind ORDER BY sum(duration_ms) DESC LIMIT 100
@@ -97,8 +90,7 @@ def slow_processing(
     Source: B8, B9
     """
     path = critical_path(recording)
-    seen = requests(recording)
-    if (seen["source"] == "call").all():
+    if not sees_requests(recording):
         raise NotMeasured("requests were not seen, only model calls", hint=HOW_TO_SEE_REQUESTS)
     own = path[(path["id"] == path["request_id"])].set_index("request_id")["exclusive_ms"]
     with_calls = set(path.loc[path["call_id"].notna(), "request_id"])
@@ -134,7 +126,7 @@ def _when(recording: Recording, own: pd.Series) -> tuple[float, float, float]:
         .query(
             "SELECT r.request_id, (min(c.start_time) - any_value(r.start_time)) / 1e6 AS before, "
             "(any_value(r.end_time) - max(c.end_time)) / 1e6 AS after "
-            "FROM user_requests r JOIN model_calls c USING (request_id) GROUP BY r.request_id"
+            "FROM user_requests r JOIN owned_calls c USING (request_id) GROUP BY r.request_id"
         )
         .set_index("request_id")
     )
@@ -168,18 +160,22 @@ def dominant_stage(
     stage = stages["total_ms"].idxmax()
     share = share_of_wait(recording, stages.loc[stage, "total_ms"])
     target = objectives["simple_answer_ms"]
-    waits = requests(recording)["duration_ms"]
-    if share < min_share or usual[stage] < min_ms or not target.is_missed(waits.quantile(0.95)):
+    late = float(
+        recording.query("SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) AS late FROM user_requests")[
+            "late"
+        ].iloc[0]
+    )
+    if share < min_share or usual[stage] < min_ms or not target.is_missed(late):
         return Clear(
             f"{len(stages)} stages; the longest, {stage}, takes {share:.0%} of the wait, {usual[stage]:.0f} ms a request"
         )
     return Finding(
         title=f"The stage {stage} takes {share:.0%} of the wait",
-        severity=severity(target.miss(waits.quantile(0.95)), share),
+        severity=severity(target.miss(late), share),
         share=share,
         evidence=(
             f"{usual[stage]:.0f} ms a request (median) outside model calls, in {stages.loc[stage, 'requests']} requests",
-            f"requests take {waits.quantile(0.95):.0f} ms (p95), objective {target.value} ms",
+            f"requests take {late:.0f} ms (p95), objective {target.value} ms",
         ),
         remedy="Mend this stage first: see what it waits for (its child spans, stacks, statements), then cache, batch or replace it.",
         effort="medium",
@@ -235,7 +231,7 @@ def cold_start(
     cold = pd.concat(
         [_cold_ones(group, times, min_excess_ms, idle_s, least) for _, group in seen.groupby("route", dropna=False)]
     )
-    share = share_of_wait(recording, cold["excess_ms"].sum())
+    share = share_of_all_waits(recording, cold["excess_ms"].sum())
     if cold.empty:
         return Clear(
             f"{len(seen)} requests: the first after a start or a pause of {idle_s:.0f} s are as fast as the rest"

@@ -3,7 +3,16 @@
 import pandas as pd
 
 from perfnb.areas.slow.context import writing_time
-from perfnb.attribution import GENERATING, answers, calls_on_path, is_false, is_true, prepare, requests, share_of_wait
+from perfnb.attribution import (
+    GENERATING,
+    answers,
+    calls_on_path,
+    is_false,
+    is_true,
+    prepare,
+    share_of_all_waits,
+    share_of_wait,
+)
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Estimate, Finding
@@ -87,8 +96,10 @@ def _unstreamed(recording: Recording, last: pd.DataFrame, min_output_tokens: int
 
 def _held_back(recording: Recording, last: pd.DataFrame) -> pd.DataFrame:
     """Return requests answered in one piece although their last model call streamed."""
-    seen = requests(recording)
-    seen = seen[seen["source"].isin(("front", "probe", "load")) & (is_false(seen["stream"]))]
+    seen = prepare(recording).query(
+        "SELECT request_id, start_time, duration_ms FROM user_requests "
+        "WHERE source IN ('front', 'probe', 'load') AND NOT stream"
+    )
     streamed = last[(is_true(last["stream"])) & last["time_to_first_token_ms"].notna()]
     both = seen.merge(streamed, on="request_id", suffixes=("", "_call"))
     ready = (both["start_time_call"] - both["start_time"]) / 1e6 + both["time_to_first_token_ms"]
@@ -108,7 +119,7 @@ def late_first_content(recording: Recording, objectives: Objectives, *, min_shar
     late = _late_streams(recording)
     examined = len(late)
     late = late[late["silent_ms"] > 2 * limit.value]
-    share = share_of_wait(recording, late["silent_ms"].sum())
+    share = share_of_all_waits(recording, late["silent_ms"].sum())
     if len(late) < max(FEW, 0.2 * examined) or share < min_share:
         return Clear(f"{len(late)} of {examined} streams stayed empty over {2 * limit.value:.0f} ms after opening")
     silent = late["silent_ms"].median()
