@@ -3,7 +3,7 @@
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfnb.profiles.flame import WIDTH, flame
@@ -86,6 +86,7 @@ frames = st.text(min_size=1, max_size=30) | st.just("</title><script>x</script>"
 stacks = st.dictionaries(st.lists(frames, min_size=1, max_size=6).map(tuple), st.integers(1, 10**6), max_size=15)
 
 
+@settings(deadline=None)
 @given(stacks, st.none() | stacks)
 def test_any_stacks_draw_and_stay_text(
     made: dict[tuple[str, ...], int], before: dict[tuple[str, ...], int] | None
@@ -99,6 +100,7 @@ def test_any_stacks_draw_and_stay_text(
         assert float(rect.attrib["x"]) + float(rect.attrib["width"]) <= WIDTH + 0.01
 
 
+@settings(deadline=None)
 @given(stacks)
 def test_the_order_of_stacks_changes_nothing(made: dict[tuple[str, ...], int]) -> None:
     assert flame(made) == flame(dict(reversed(made.items())))

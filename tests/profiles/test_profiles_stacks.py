@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfnb.profiles.stacks import (
@@ -57,6 +57,7 @@ frame = st.text(
 stacks = st.dictionaries(st.lists(frame, min_size=1, max_size=8).map(tuple), st.integers(1, 10**12), max_size=20)
 
 
+@settings(deadline=None)
 @given(stacks)
 def test_what_is_written_is_read_back(made: dict[tuple[str, ...], int]) -> None:
     text = "\n".join(f"{collapsed(stack)} {samples}" for stack, samples in made.items())
@@ -65,6 +66,7 @@ def test_what_is_written_is_read_back(made: dict[tuple[str, ...], int]) -> None:
     assert parsed.bad_lines == ()
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_taken_and_every_line_is_a_stack_or_told(text: str) -> None:
     meant = [line for line in text.split("\n") if line.strip() and not line.strip().startswith("#")]
@@ -73,6 +75,7 @@ def test_any_text_is_taken_and_every_line_is_a_stack_or_told(text: str) -> None:
     assert all(all(stack) for stack in parsed.stacks)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), min_size=1))
 def test_a_frame_never_breaks_its_line(names: list[str]) -> None:
     line = collapsed(tuple(names))
@@ -80,6 +83,7 @@ def test_a_frame_never_breaks_its_line(names: list[str]) -> None:
     assert "\n" not in line
 
 
+@settings(deadline=None)
 @given(stacks, st.floats(0, 1))
 def test_pruning_keeps_every_sample_and_hides_only_what_is_rare(made: dict[tuple[str, ...], int], share: float) -> None:
     result = pruned(made, smallest_share=share)

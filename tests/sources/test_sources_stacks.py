@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfnb.errors import NotInstalled, NotPermitted, NotReachable
@@ -226,11 +226,9 @@ def test_the_rate_and_the_length_are_bounded(tmp_path: Path) -> None:
     assert "--locals" not in words
 
 
-def test_a_sampler_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perfnb.sources.pyspy.GRACE_S", 0.2)
-    deaf = PySpy(
-        Path("record"), prefix=["/bin/sh", "-c", "trap '' INT; echo $$ >&2; while :; do sleep 0.1; done", "sh"]
-    )
+def test_a_sampler_that_hangs_is_killed() -> None:
+    script = "trap '' INT; echo $$ >&2; while :; do sleep 0.1; done"
+    deaf = PySpy(Path("record"), prefix=["/bin/sh", "-c", script, "sh"], grace_s=0.2)
     stop = threading.Event()
     stop.set()
     with pytest.raises(NotReachable) as caught:
@@ -370,6 +368,7 @@ def test_what_nobody_saw_waiting_is_called_waiting() -> None:
     assert summed(rows) == {("T", "main;busy", True): 4, ("T", "(waiting)", False): 6}
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.dictionaries(st.text(min_size=1).map(lambda t: (t,)), st.floats(0.001, 1e6)))
 def test_sharing_out_neither_loses_nor_makes_samples(samples: int, weights: dict[tuple[str, ...], float]) -> None:
     given_out = shared(samples, weights)
