@@ -6,6 +6,8 @@ and the timeline says so as soon as a recorder works again. The traffic goes on 
 
 import asyncio
 import contextlib
+import fcntl
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +25,8 @@ FLUSH_AFTER_S = 0.02
 FIRST_RESTART_S = 0.2
 LONGEST_RESTART_S = 10.0
 DRAIN_S = 7.0
+PIPE_BYTES = 2**20
+"""What Linux gives an ordinary user at most; the usual 64 kB would cost a wake-up of both sides for a dozen exchanges."""
 
 
 class RecorderLink:
@@ -40,6 +44,7 @@ class RecorderLink:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._process: asyncio.subprocess.Process | None = None
+        self._pipe: asyncio.WriteTransport | None = None
         self._told: dict[str, int] = {}
         self._before: dict[str, int] = {}
         self._flush_handle: asyncio.TimerHandle | None = None
@@ -70,7 +75,7 @@ class RecorderLink:
     def send(self, exchange: Exchange) -> None:
         """Hand over ``exchange``, or drop and count it; never waits, never raises."""
         self._seen += 1
-        pipe = self._pipe()
+        pipe = self._open_pipe()
         if pipe is None or self._waiting_bytes + pipe.get_write_buffer_size() > self._backlog:
             self._drop(1)
             return
@@ -82,40 +87,42 @@ class RecorderLink:
             return
         self._sent += 1
         if self._untold:
-            self._tell(f"{self._untold} exchanges were not recorded, the recorder did not keep up")
+            self._tell(f"{self._not_recorded()}: the recorder did not keep up")
 
     async def close(self) -> None:
         """Hand over what is left and wait, some seconds at most, until it is written."""
         self._is_closing = True
         self._flush()
         process = self._process
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
-        try:
-            await asyncio.wait_for(self._watcher, DRAIN_S)
-        except TimeoutError:
+        if self._pipe is not None:
+            self._pipe.close()  # after what is still in its buffer
+        if process is None:  # between two tries to start one
+            self._watcher.cancel()
+        await asyncio.wait([self._watcher], timeout=DRAIN_S)
+        if not self._watcher.done():
+            self._watcher.cancel()
+            self._drop(self._sent - self._told.get("done", 0))
             if process is not None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-            self._drop(self._sent - self._told.get("done", 0))
         if self._untold:
             self._write_last_words()
 
     def _write_last_words(self) -> None:
         """Say what was lost without a recorder, which is gone."""
-        event = self._event(f"{self._untold} exchanges were not recorded")
+        event = self._event(self._not_recorded())
         with contextlib.suppress(OSError, PerfnbError):
             Recording.open(self._arguments[0]).writer().write("events", [event])
 
-    def _pipe(self) -> Any:
-        process = self._process
-        if process is None or process.stdin is None or process.stdin.is_closing():
-            return None
-        return process.stdin.transport
+    def _open_pipe(self) -> asyncio.WriteTransport | None:
+        return None if self._pipe is None or self._pipe.is_closing() else self._pipe
 
     def _drop(self, number: int) -> None:
         self.dropped += number
         self._untold += number
+
+    def _not_recorded(self) -> str:
+        return f"{self._untold} exchange{' was' if self._untold == 1 else 's were'} not recorded"
 
     def _tell(self, what: str) -> None:
         self._put(EVENT, orjson.dumps(self._event(what)))
@@ -133,7 +140,7 @@ class RecorderLink:
     def _flush(self) -> None:
         self._flush_handle = None
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        pipe = self._pipe()
+        pipe = self._open_pipe()
         if pipe is not None and waiting:
             pipe.write(b"".join(waiting))
 
@@ -147,21 +154,26 @@ class RecorderLink:
             await asyncio.sleep(pause)
             self.restarts += 1
             await self._spawn()
-            self._tell(f"the recorder ended and was started again; {self._untold} exchanges were not recorded")
+            self._tell(f"the recorder ended and was started again; {self._not_recorded()}")
 
     async def _spawn(self) -> None:
         self._sent, self._told = 0, {}
+        command = [sys.executable, "-m", "perfnb.sources.recorder", *self._arguments]
+        read_end, write_end = os.pipe()
         try:
+            _widen(write_end)
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "perfnb.sources.recorder",
-                *self._arguments,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
+                *command, stdin=read_end, stdout=asyncio.subprocess.PIPE
             )
+            transport, _ = await asyncio.get_running_loop().connect_write_pipe(
+                asyncio.BaseProtocol, os.fdopen(write_end, "wb", 0)
+            )
+            self._pipe = transport
         except OSError as error:
+            os.close(write_end)
             print(f"perfnb: no recorder could be started: {error}", file=sys.stderr)
+        finally:
+            os.close(read_end)
 
     async def _until_it_ends(self) -> bool:
         """Follow what the recorder tells until it ends; tell whether it wrote anything."""
@@ -172,9 +184,16 @@ class RecorderLink:
             self._told = orjson.loads(line)
         await process.wait()
         self._process = None
+        if (pipe := self._open_pipe()) is not None:
+            pipe.abort()
         self._waiting, self._waiting_bytes = [], 0
         self._drop(self._sent - self._told.get("done", 0))
         for key, number in self._told.items():
             self._before[key] = self._before.get(key, 0) + number
         was_useful, self._told = self._told.get("rows", 0) > 0, {}
         return was_useful
+
+
+def _widen(pipe: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

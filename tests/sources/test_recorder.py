@@ -183,7 +183,7 @@ def test_a_recorder_that_is_killed_is_replaced_and_the_timeline_says_so(tmp_path
     assert link.counters["exchanges"] == 3
     assert rows_in(recording.path) == 2
     (title,) = titles(recording.path)
-    assert title == "LLM proxy: the recorder ended and was started again; 1 exchanges were not recorded"
+    assert title == "LLM proxy: the recorder ended and was started again; 1 exchange was not recorded"
 
 
 def test_a_recorder_that_hangs_fills_its_backlog_and_then_exchanges_are_dropped(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_recorder_that_hangs_fills_its_backlog_and_then_exchanges_are_dropped(
     link = with_link(recording.path, use, backlog_bytes=2**20)
     assert link.counters["dropped"] == 1
     assert rows_in(recording.path) == link.counters["exchanges"] - 1
-    assert titles(recording.path) == ["LLM proxy: 1 exchanges were not recorded, the recorder did not keep up"]
+    assert titles(recording.path) == ["LLM proxy: 1 exchange was not recorded: the recorder did not keep up"]
 
 
 def test_without_a_recording_everything_is_dropped_and_counted(tmp_path: Path) -> None:
