@@ -84,12 +84,17 @@ SELECT c.call_id, min_by(r.request_id, abs(c.start_time - r.start_time)) AS requ
 FROM joined_calls c JOIN user_requests r ON r.trace_id = c.trace_id GROUP BY c.call_id
 """
 
+# A table of its own: joined by range before the owned ones are left out, millions of calls would take long.
+_OWNERLESS = """
+CREATE OR REPLACE TEMP TABLE ownerless AS
+SELECT call_id, start_time FROM joined_calls WHERE call_id NOT IN (SELECT call_id FROM owners)
+"""
+
 _CANDIDATES = """
 CREATE OR REPLACE TEMP TABLE candidates AS
 SELECT c.call_id, r.request_id, c.start_time - r.start_time AS distance,
        count(*) OVER (PARTITION BY c.call_id) AS rivals
-FROM joined_calls c JOIN user_requests r ON c.start_time >= r.start_time AND c.start_time < r.end_time
-WHERE c.call_id NOT IN (SELECT call_id FROM owners)
+FROM ownerless c JOIN user_requests r ON c.start_time >= r.start_time AND c.start_time < r.end_time
 """
 
 _BY_TIME = """
@@ -153,8 +158,8 @@ def build(recording: Recording) -> None:
     for fallback in (_ROOTS, _LONE_CALLS):
         if _is_empty(recording, "user_requests"):
             connection.execute(fallback)
-    connection.execute(_BY_TRACE)
-    connection.execute(_CANDIDATES)
+    for step in (_BY_TRACE, _OWNERLESS, _CANDIDATES):
+        connection.execute(step)
     told_apart = _by_text(connection.execute(_AMBIGUOUS).df())
     if not told_apart.empty:
         connection.register("told_apart", told_apart)

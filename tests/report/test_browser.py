@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 from builders import call, every, recording, request
-from planted import planted_notebook, planted_recording
+from planted_pages import planted_notebook, planted_recording
 from secrets_to_plant import ENVIRONMENT, PROMPT, SECRETS
 
 from perfnb.objectives import Objectives

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from builders import START, call, every, recording, request
-from planted import SCRIPT, planted_recording
+from planted_pages import SCRIPT, planted_recording
 from secrets_to_plant import ENVIRONMENT, PROMPT, SECRETS
 
 from perfnb.errors import BadRecording, WrongUse

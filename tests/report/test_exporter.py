@@ -4,7 +4,7 @@ import re
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from planted import SCRIPT, planted_notebook
+from planted_pages import SCRIPT, planted_notebook
 from secrets_to_plant import ENVIRONMENT, PROMPT, SECRETS
 
 from perfnb.errors import PerfnbError, WrongUse
