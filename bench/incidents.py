@@ -1,6 +1,10 @@
 """Stage every fault and the healthy app: is the cause named first, and is the healthy app clear?
 
-    python bench/incidents.py [--area slow] [--only CAUSE …] [--evidence traces|front|probe] [--format json] [--readme]
+    python bench/incidents.py [--area slow] [--only CAUSE …] [--app demo|plain] [--evidence traces|front|probe]
+                              [--format json] [--readme]
+
+``--app plain`` stages what can be staged in an app written another way, without OpenTelemetry and without a database
+(tests/planted/plain_app.py).
 
 Each incident is staged for real: demo stack, proxy and sources, a recording, all checks of all areas. ``false`` is what
 was named and is neither the staged cause nor one of the consequences declared beside its fault.
@@ -20,7 +24,8 @@ from pathlib import Path
 from perfnb import checklist
 from perfnb.demo.faults import FAULTS
 from perfnb.recording import Recording
-from perfnb.staging import record_demo
+from perfnb.staging import DEMO_APP, StagedApp, record_demo
+from perfnb.target import Request
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- incidents: begin -->", "<!-- incidents: end -->"
@@ -41,7 +46,10 @@ class Incident:
 def main() -> int:
     options = _options()
     started = time.monotonic()
-    causes = [fault.cause for fault in FAULTS.values() if options.area in (None, fault.area)]
+    _, stageable = _app(options.app)
+    causes = [
+        fault.cause for fault in FAULTS.values() if options.area in (None, fault.area) and fault.cause in stageable
+    ]
     if options.only:
         causes = [cause for cause in causes if cause in options.only]
     with tempfile.TemporaryDirectory(prefix="perfnb-incidents-") as folder, ThreadPoolExecutor(options.jobs) as pool:
@@ -64,10 +72,31 @@ def main() -> int:
     return 0 if good else 1
 
 
+def _app(name: str) -> tuple[StagedApp, tuple[str, ...]]:
+    """Return the app to stage and the causes that can be staged in it."""
+    if name == "demo":
+        return DEMO_APP, tuple(FAULTS)
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from planted.plain_stack import CAUSES, USERS, start_plain_app
+
+    def ask(url: str, question: str, number: int) -> Request:
+        return Request(f"{url}/api/ask", json={"q": question, "chat": f"probe {number}"})
+
+    app = StagedApp(
+        lambda stack, environment: start_plain_app(stack, environment["OPENAI_BASE_URL"]),
+        ask,
+        "/up",
+        USERS,
+        needs_postgres=False,
+    )
+    return app, CAUSES
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--area", help="one area only")
     parser.add_argument("--only", nargs="+", metavar="CAUSE", help="these causes only, without the healthy app")
+    parser.add_argument("--app", default="demo", choices=("demo", "plain"))
     parser.add_argument("--evidence", default="traces", choices=("traces", "front", "probe"))
     parser.add_argument("--seconds", type=float, default=20, help="length of each recording")
     parser.add_argument("--jobs", type=int, default=1, help="incidents staged at once")

@@ -68,6 +68,12 @@ class Recorder:
         """Tell whether the command given still runs; True where there is none."""
         return self._command is None or self._command.poll() is None
 
+    @property
+    def is_probe_done(self) -> bool:
+        """Tell whether a probe was asked for and has sent all its requests."""
+        probe = self._running.get("probe")
+        return probe is not None and bool(probe.counters.get("finished"))
+
     def counters(self) -> dict[str, dict[str, int]]:
         """Return what each source has seen so far."""
         return {name: dict(source.counters) for name, source in self._running.items()}
@@ -190,10 +196,12 @@ class Recorder:
 
 
 def wait(recorder: Recorder, seconds: float | None, *, tick: Callable[[], Any], interval_s: float = 0.5) -> None:
-    """Wait for ``seconds``, for the command's end, or for Ctrl-C, calling ``tick`` meanwhile."""
+    """Wait for ``seconds``, for the command's or the probe's end, or for Ctrl-C, calling ``tick`` meanwhile."""
     until = None if seconds is None else time.monotonic() + seconds
     with contextlib.suppress(KeyboardInterrupt):
         while recorder.is_command_running and (until is None or time.monotonic() < until):
+            if until is None and recorder.is_probe_done:
+                return
             tick()
             time.sleep(interval_s if until is None else min(interval_s, max(0.0, until - time.monotonic())))
 

@@ -2,11 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from perfnb import checklist
 from perfnb.checklist import Checklist
@@ -28,12 +29,41 @@ PROBE_REQUESTS = 200
 SHOWCASE = ("no-streaming", "sequential-calls", "too-many-documents")
 
 
+@dataclass(frozen=True)
+class StagedApp:
+    """An app that can be staged: how it is started, asked and visited by the demo's users.
+
+    ``start(stack, environment)`` returns its URL; ``environment`` is what :meth:`Recorder.environment` gave.
+    ``ask(url, question, number)`` makes the request a probe sends. ``health`` is a path that costs nothing.
+    """
+
+    start: Callable[[Stack, Mapping[str, str]], str]
+    ask: Callable[[str, str, int], Request]
+    health: str
+    users: Mapping[str, Any] = field(default_factory=dict)
+    needs_postgres: bool = True
+
+
+def _start_demo_app(stack: Stack, environment: Mapping[str, str]) -> str:
+    return stack.start_app(
+        openai_base_url=environment["OPENAI_BASE_URL"], otlp_endpoint=environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    )
+
+
+def _ask_demo_app(url: str, question: str, number: int) -> Request:
+    return Request(f"{url}/chat", json={"session_id": f"probe {number}", "message": question})
+
+
+DEMO_APP = StagedApp(_start_demo_app, _ask_demo_app, "/health")
+
+
 def record_demo(
     path: Path,
     faults: Sequence[str] = (),
     *,
     seconds: float = 20,
     evidence: Evidence = "traces",
+    app: StagedApp = DEMO_APP,
     time_scale: float = 1,
     seed: int = 0,
     logs: Path | None = None,
@@ -42,25 +72,35 @@ def record_demo(
     """Run the demo stack with ``faults`` for ``seconds`` and return the sealed recording at ``path``."""
     with ExitStack() as stack:
         demo = stack.enter_context(Stack(logs or path.parent / "logs", faults=faults, time_scale=time_scale, seed=seed))
-        tell("starting the simulated provider and Postgres")
+        tell("starting the simulated provider" + (" and Postgres" if app.needs_postgres else ""))
         upstream = demo.start_provider()
-        demo.start_postgres()
+        if app.needs_postgres:
+            demo.start_postgres()
         target = Target(upstream=upstream, otlp=evidence == "traces")
         recorder = stack.enter_context(Recorder(target, path, simulated=True, tell=tell))
-        variables = recorder.environment()
         tell("starting the app")
-        app = demo.start_app(
-            openai_base_url=variables["OPENAI_BASE_URL"], otlp_endpoint=variables.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-        )
+        url = app.start(demo, recorder.environment())
         recorder.watch_process(demo.app_pid)
         tell(f"recording for {seconds:.0f} s")
         if evidence == "probe":
-            _probe(recorder, app, seconds)
+            demo.begin(seconds)
+            _probe(recorder, app, url, seconds)
         else:
-            users_go_to = _front(recorder, app) if evidence == "front" else app
-            demo.run_workload(users_go_to, seconds)
+            users_go_to = _front(recorder, url) if evidence == "front" else url
+            demo.run_workload(users_go_to, seconds, habits=app.users, progress=_every(5, tell))
             time.sleep(1)  # the app's exporter sends its last batch within its schedule delay
     return path
+
+
+def _every(turns: int, tell: Tell) -> Callable[[Mapping[str, Any]], None]:
+    """Return a progress function that tells every so many reports."""
+    count = iter(range(1, 1_000_000))
+
+    def progress(report: Mapping[str, Any]) -> None:
+        if next(count) % turns == 0:
+            tell(f"  {report.get('sent', 0)} requests sent, {report.get('answered', 0)} answered")
+
+    return progress
 
 
 def _front(recorder: Recorder, app: str) -> str:
@@ -72,18 +112,15 @@ def _front(recorder: Recorder, app: str) -> str:
     return str(getattr(front, "url", ""))
 
 
-def _probe(recorder: Recorder, app: str, seconds: float) -> None:
+def _probe(recorder: Recorder, app: StagedApp, url: str, seconds: float) -> None:
     from perfnb.demo.questions import openings
     from perfnb.sources.probe import Probe
 
     asked = islice(openings(0), PROBE_REQUESTS)
-    requests = tuple(
-        Request(f"{app}/chat", json={"session_id": f"probe {number}", "message": question})
-        for number, question in enumerate(asked)
-    )
+    requests = tuple(app.ask(url, question, number) for number, question in enumerate(asked))
 
     def make() -> Source:
-        return Probe(recorder.recording.path, requests, repeat=1, lag_url=f"{app}/health")
+        return Probe(recorder.recording.path, requests, repeat=1, lag_url=url + app.health)
 
     recorder.start("probe", make)
     until = time.monotonic() + seconds

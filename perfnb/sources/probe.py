@@ -39,7 +39,7 @@ Record = Callable[[Exchange, str], None]
 
 
 class Probe(WorkerSource):
-    """Sends each of ``requests`` once to warm up, then ``repeat`` times to measure; in a process of its own.
+    """Warms up with the first request to each path, then sends all ``repeat`` times to measure; in a process of its own.
 
     ``lag_url`` is the light request (the app's health check; ``/`` at the request's own origin where it is None), and
     ``lag=False`` leaves it out. It sends no request more than that, and stops at once when it is left.
@@ -82,7 +82,8 @@ async def send_all(
     lag: bool = True,
 ) -> None:
     """Send the requests one at a time; errors are recorded, never raised. Returns soon after ``stop``."""
-    passes = [("warm-up", request) for request in requests]
+    first_of_path = {(request.method, URL(request.url).path): request for request in reversed(requests)}
+    passes = [("warm-up", request) for request in requests if request in first_of_path.values()]
     passes += [("measure", request) for _ in range(repeat) for request in requests]
     async with _session() as session, _session() as light_session:
         for number, (phase, request) in enumerate(passes):
