@@ -92,12 +92,12 @@ _SLOW = (
         "slow",
         "Two tenths of a second lie between app and provider in each direction, and more to connect.",
         network={"delay_ms": 200, "jitter_ms": 120, "connect_ms": 400},
+        consequences=("slow-embedding",),  # a question's embedding comes the same long way
     ),
     Fault(
         "rate-limited",
         "slow",
         "The provider turns away two calls in five and asks to wait one to two seconds.",
-        app={"max_retries": 4},
         provider={"rate_limit_share": 0.4, "retry_after_s": (1, 2)},
     ),
     Fault(

@@ -18,7 +18,7 @@ from aiohttp import web
 
 HABITS = {
     "no-streaming", "sequential-calls", "large-context", "too-many-documents", "long-history", "slow-model",
-    "rate-limited", "slow-processing", "unbatched-requests", "deep-reasoning", "timeout-too-long", "timeout-too-short",
+    "slow-processing", "unbatched-requests", "deep-reasoning", "timeout-too-long", "timeout-too-short",
     "no-retry", "retry-amplification", "cold-start", "blocked-event-loop", "python-hot-spot", "varying-context",
     "slow-embedding", "errors-as-success", "late-first-content", "client-per-request",
 }  # fmt: skip
@@ -157,7 +157,7 @@ class Bot:
 def new_client() -> openai.AsyncOpenAI:
     timeout = 300.0 if does("timeout-too-long") else 0.8 if does("timeout-too-short") else 30.0
     never = does("no-retry") or does("timeout-too-short")
-    return openai.AsyncOpenAI(timeout=timeout, max_retries=0 if never else 4 if does("rate-limited") else 2)
+    return openai.AsyncOpenAI(timeout=timeout, max_retries=0 if never else 2)
 
 
 def options() -> dict[str, object]:
@@ -169,7 +169,7 @@ def options() -> dict[str, object]:
 def prompt(question: str, docs: list[tuple[str, str]]) -> dict[str, str]:
     texts = "\n".join(f'<doc title="{name}">\n{text}\n</doc>' for name, text in docs)
     words = 220 if does("no-streaming") else 50
-    asked = f"Use these texts.\n\n{texts}\n\nAnswer in {words} words.\n\nQuestion: {question}"
+    asked = f"{question}\n\nUse these texts.\n\n{texts}\n\nAnswer in {words} words.\n\nQuestion: {question}"
     return {"role": "user", "content": asked}
 
 
@@ -199,7 +199,7 @@ def check_manners(question: str) -> None:
 def without_repeats(question: str, handbook: Handbook) -> str:
     """Return the question without words said twice, found by comparing all letters of all words with all others."""
     same = 0
-    words = question.split() + handbook.sections[0][1].split()
+    words = question.split() + " ".join(text for _, text in handbook.sections[:6]).split()
     for one in words:
         for other in words:
             same += sum(a == b for a, b in zip(one, other, strict=False)) == len(one)

@@ -7,8 +7,8 @@ from planted.plain_app import HABITS
 
 from perfnb.demo.stack import Stack
 
-CAUSES = (*sorted(HABITS), "no-response-cache", "provider-slow", "slow-network")
-"""What can be staged with it; the last three need nothing of the app."""
+CAUSES = (*sorted(HABITS), "no-response-cache", "provider-slow", "rate-limited", "slow-network")
+"""What can be staged with it; the last four need nothing of the app."""
 
 USERS = {"path": "/api/ask", "question_field": "q", "session_field": "chat", "agent_share": 0, "ingest_share": 0}
 """Habits for :meth:`Stack.run_workload`, so that the demo's users ask this app."""

@@ -129,4 +129,4 @@ def test_contexts_vary_with_the_question(tmp_path: Path) -> None:
 
 def test_what_can_be_staged_is_in_the_registry_of_faults() -> None:
     assert set(CAUSES) <= set(FAULTS)
-    assert len(CAUSES) == len(HABITS) + 3
+    assert len(CAUSES) == len(HABITS) + 4

@@ -148,9 +148,9 @@ class Desk:
             return fitted(chosen, now.max_context_tokens)
         modules = list(dict.fromkeys(passage.module for passage in chosen))
         if now.context == "document":
-            return await self.store.documents(modules[:1])
+            return [chosen[0], *await self.store.documents(modules[:1])]
         found = sorted(await self.store.documents(modules), key=lambda each: -len(each.body))
-        return [replace(each, body=each.body[:DOCUMENT_CHARACTERS]) for each in found[:DOCUMENTS]]
+        return [chosen[0], *(replace(each, body=each.body[:DOCUMENT_CHARACTERS]) for each in found[:DOCUMENTS])]
 
     def _messages(self, question: str, history: Sequence[Message], context: Sequence[Passage]) -> tuple[Message, ...]:
         passages = "\n\n".join(f"[{at}] {each.title}\n{each.body}" for at, each in enumerate(context, 1))
@@ -186,20 +186,23 @@ class Desk:
             yield "\n\n"
 
     async def _checked(self, prepared: Prepared) -> AsyncGenerator[str, None]:
-        draft = await self.models.say(prepared.messages)
+        draft = await self._draft(prepared.messages)
         for _ in range(2):
             verdict = await self._verdict(prepared, draft)
             if verdict.startswith("OK"):
                 break
             again = {"role": "user", "content": f"{verdict}\n\nQuestion: {prepared.question}"}
-            draft = await self.models.say([*prepared.messages, {"role": "assistant", "content": draft}, again])
+            draft = await self._draft([*prepared.messages, {"role": "assistant", "content": draft}, again])
         async for piece in _pieces(draft):
             yield piece
+
+    async def _draft(self, messages: Sequence[Message]) -> str:
+        return "".join([piece async for piece in self.models.speak(messages)])
 
     async def _verdict(self, prepared: Prepared, draft: str) -> str:
         system, *_, asked = prepared.messages
         check = f"Think step by step whether the draft answers it. Reply OK or REVISE with a reason.\n\nDraft: {draft}"
-        return await self.models.say([system, {**asked, "content": f"{check}\n\nQuestion: {asked['content']}"}])
+        return await self._draft([system, {**asked, "content": f"{check}\n\nQuestion: {asked['content']}"}])
 
 
 def standalone(question: str, history: Sequence[Message]) -> str:

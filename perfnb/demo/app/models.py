@@ -48,8 +48,10 @@ class Models:
         return [each.embedding for each in answer.data]
 
     async def say(self, messages: Sequence[Message], *, model: str = "", **options: Any) -> str:
-        """Return the model's whole answer."""
-        return "".join([piece async for piece in self.speak(messages, model=model, **options)])
+        """Return the model's whole answer, not streamed: for short answers nobody reads as they come."""
+        asked = self._asked(messages, model, options)
+        with self._measurements.time("llm_calls", asked["model"]):
+            return "".join([message.content or "" async for message in self._whole(asked)])
 
     async def speak(self, messages: Sequence[Message], *, model: str = "", **options: Any) -> AsyncIterator[str]:
         """Yield the model's answer: as it comes where calls are streamed, else in one piece."""
@@ -59,18 +61,17 @@ class Models:
 
     async def deltas(self, messages: Sequence[Message], *, model: str = "", **options: Any) -> AsyncIterator[Any]:
         """Yield what the model answers, text and tool calls, as deltas of a chat completion."""
+        asked = self._asked(messages, model, options)
+        with self._measurements.time("llm_calls", asked["model"]):
+            async for delta in self._streamed(asked) if self._settings().stream else self._whole(asked):
+                yield delta
+
+    def _asked(self, messages: Sequence[Message], model: str, options: dict[str, Any]) -> dict[str, Any]:
         now = self._settings()
-        asked: dict[str, Any] = {
-            "model": model or now.model,
-            "messages": list(messages),
-            "max_completion_tokens": now.max_tokens,
-        }
+        asked = {"model": model or now.model, "messages": list(messages), "max_completion_tokens": now.max_tokens}
         if now.reasoning_effort and not model:
             asked["reasoning_effort"] = now.reasoning_effort
-        asked |= options
-        with self._measurements.time("llm_calls", asked["model"]):
-            async for delta in self._streamed(asked) if now.stream else self._whole(asked):
-                yield delta
+        return asked | options
 
     async def _whole(self, asked: dict[str, Any]) -> AsyncIterator[Any]:
         answer = await self._persist(lambda: self._client().chat.completions.create(**asked))

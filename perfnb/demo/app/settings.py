@@ -22,8 +22,8 @@ class Settings:
         client: One client for the app, or a new one for each call.
         candidates: Passages the vector search returns.
         top_k: Passages put into the prompt.
-        context: Put passages, the three longest whole documents they are from, or the
-            whole document of the best one.
+        context: Put passages into the prompt; or the best one and the three longest documents they are from; or the best
+            one and its whole document.
         max_context_tokens: Budget of the context, at four characters a token; 0 is no budget.
         rerank: Order passages by shared words here, or ask the ranking service.
         judge: Ask a small model about each passage whether it is relevant.

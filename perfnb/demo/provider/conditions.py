@@ -11,7 +11,7 @@ _GOLDEN = 0.6180339887498949
 
 @dataclass(frozen=True)
 class Conditions:
-    """What goes wrong, for chat and completion calls; shares are of calls, spread evenly and the same in every run.
+    """What goes wrong; shares are of chat and completion calls, spread evenly and the same in every run.
 
     Attributes:
         slow_factor: Everything takes this many times as long …

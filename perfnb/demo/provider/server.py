@@ -124,10 +124,13 @@ class Provider:
             await response.write(b"data: [DONE]\n\n")
         return response
 
+    def _slowness(self) -> float:
+        now = self.conditions
+        return now.slow_factor if asyncio.get_running_loop().time() - self._set_at >= now.slow_after_s else 1
+
     def _due(self, reply: Reply, rng: random.Random, number: int) -> Timing:
         now = self.conditions
-        is_slow = asyncio.get_running_loop().time() - self._set_at >= now.slow_after_s
-        timing = self.model.timing(reply, rng, now.slow_factor if is_slow else 1)
+        timing = self.model.timing(reply, rng, self._slowness())
         late_ms = now.late_ms / self._time_scale if is_hit(number, now.late_share) else 0
         return Timing(timing.first_ms + late_ms, timing.per_token_ms)
 
@@ -213,7 +216,7 @@ class Provider:
         return web.json_response(answer, headers={"openai-processing-ms": f"{due_ms:.0f}"})
 
     async def _plain_wait(self, clock: "_Clock", model: str, tokens: int, request: web.Request) -> float:
-        timing = self.model.plain_timing(model, tokens)
+        timing = self.model.plain_timing(model, tokens, self._slowness())
         await clock.sleep_until(timing.first_ms)
         now_ms = clock.now_ms()
         call = Call(request.path, model, 200, Usage(tokens), timing.first_ms, timing.first_ms, now_ms, now_ms)
