@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module, resources
 from importlib.metadata import entry_points
@@ -166,6 +167,4 @@ def _load() -> None:
 
 
 def _iso(nanoseconds: int) -> str:
-    import pandas as pd
-
-    return pd.Timestamp(nanoseconds, unit="ns", tz="UTC").isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(timespec="milliseconds")

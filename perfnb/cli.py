@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 findings at or above --fail-on, 2 wrong use or a target th
 
 import json
 import sys
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -129,11 +130,7 @@ def record(
         for name, value in made.environment().items():
             _say(f"{name}={value}")
         with live_counters(made.counters) as tick:
-            recorder.wait(
-                made,
-                seconds,
-                tick=lambda: (tick(), [_say(f"{name} stopped by itself") for name in made.lost_sources()]),
-            )
+            recorder.wait(made, seconds, tick=lambda: _show(tick, made.lost_sources()))
     _say(f"recorded: {path}\nnext: perfnb diagnose {path}")
 
 
@@ -237,6 +234,12 @@ def objectives(format_: FormatOption = Format.table) -> None:
         _print_json(rows)
     else:
         print_rows("Objectives (override in perfnb.toml, [objectives])", rows)
+
+
+def _show(tick: Callable[[], None], lost: Iterable[str]) -> None:
+    tick()
+    for name in lost:
+        _say(f"{name} stopped by itself; the rest goes on")
 
 
 def _version(wanted: bool) -> None:
