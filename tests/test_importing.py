@@ -211,7 +211,11 @@ def test_the_stage_table_of_a_log_needs_no_recording(tmp_path: Path) -> None:
 
 
 names = st.sampled_from(["a", "b", "", None, 5, "call_llm"])
-numbers = st.one_of(st.floats(0, 1e6), st.integers(-2, 1000), st.sampled_from(["1.5", "x", None, True, 1e13]))
+numbers = st.one_of(
+    st.floats(0, 1e6),
+    st.integers(-2, 1000),
+    st.sampled_from(["1.5", " 2 ", "1e3", "nan", "inf", "x", None, True, 1e13]),
+)
 times = st.sampled_from(
     ["2026-09-21T14:13:20Z", "2026-09-21T14:13:20.123456Z", "2026-09-21T16:13:20+02:00", "2026-09-21 14:13:20,5", "soon", None,
      1_790_000_000, 1_790_000_000_250, 1_790_000_000.5]

@@ -117,6 +117,8 @@ def row_of(format_: LogFormat, raw: bytes, now: int) -> Row | None:
     ``now`` (ns since 1970) is taken for the time of a line that has none.
     """
     line = parsed(raw)
+    if line is None and raw.strip() == b"null":  # DuckDB takes it for a line without fields
+        return None
     if line is None:
         raise BadLine("no JSON object")
     if not is_step(format_, line):
@@ -162,7 +164,7 @@ def duration_of(format_: LogFormat, line: Mapping[str, Any]) -> float | None:
     """Return the step's duration in ms; what is no number is none."""
     for paths, scale in ((format_.duration_ms, 1.0), (format_.duration_s, 1000.0)):
         value = first(line, paths)
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        if isinstance(value, (int, float, str)):
             try:
                 return float(value) * scale
             except ValueError:

@@ -78,7 +78,7 @@ def test_the_preset_is_told_by_the_first_lines(lines: list[Any], expected: LogFo
 
 @pytest.mark.parametrize(
     "line",
-    [stage(ms=None), stage(ms="fast"), stage(ms=True), stage(""), {"execution_time_ms": 3}, {"context": "text", "execution_time_ms": 3}],
+    [stage(ms=None), stage(ms="fast"), stage(ms=[1]), stage(""), {"execution_time_ms": 3}, {"context": "text", "execution_time_ms": 3}],
 )  # fmt: skip
 def test_lines_without_a_name_or_a_duration_are_no_steps(line: dict[str, Any]) -> None:
     assert row_of(PIPELINE, encoded(line), NOW) is None

@@ -1,5 +1,7 @@
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -491,3 +493,23 @@ def test_names_made_from_ids_do_not_fill_the_memory() -> None:
     for number in range(45_000):
         roles[f"user.{number}.seen"]
     assert len(roles) <= 20_001
+
+
+def test_the_instrumentation_installed_here_reads_as_the_captured_one() -> None:
+    ran = subprocess.run([sys.executable, CAPTURED / "capture.py", "otel"], capture_output=True, timeout=60, check=True)
+    traces = traces_from_document(document(ran.stdout))
+    made = RowMaker(Digester(b"k" * 32)).rows(traces.groups)["llm_calls"]
+    same = (
+        "operation",
+        "stream",
+        "input_tokens",
+        "cache_read_tokens",
+        "output_tokens",
+        "error_type",
+        "prompt_digest",
+        "response_digest",
+    )
+    expected = captured("otel")["llm_calls"]
+    assert [[call.get(name) for name in same] for call in made] == [
+        [call.get(name) for name in same] for call in expected
+    ]
