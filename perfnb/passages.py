@@ -9,7 +9,7 @@ Source: the prompts of the seeds' RAG pipelines (A6, D13, E21); LangChain's and 
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 SHORT_BLOCK = 60
@@ -89,16 +89,16 @@ def _tagged(text: str) -> list[str]:
 
 def _numbered(text: str) -> list[str]:
     for marker in _MARKERS:
-        blocks = _blocks(text, _counted(marker.finditer(text)))
+        blocks = _blocks(text, _counted(_at_lines(marker, text)))
         if _are_passages(blocks, SHORT_BLOCK):
             return blocks
-    blocks = _blocks(text, _counted(_LISTED.finditer(text)))
+    blocks = _blocks(text, _counted(_at_lines(_LISTED, text)))
     return blocks if _are_passages(blocks, LONG_BLOCK) and min(map(len, blocks)) >= SHORT_BLOCK else []
 
 
 def _labelled(text: str) -> list[str]:
     """Return blocks that each begin with the same label, such as ``Source: …``."""
-    found = list(_LABEL.finditer(text))
+    found = list(_at_lines(_LABEL, text))
     if len(found) < 2:
         return []
     first = found[0][1].lower()
@@ -108,7 +108,7 @@ def _labelled(text: str) -> list[str]:
 
 def _separated(text: str) -> list[str]:
     """Return similar long blocks between rules or blank lines, after a line that introduces them."""
-    introduction = _INTRODUCTION.search(text)
+    introduction = next(_at_lines(_INTRODUCTION, text), None)
     if introduction is None:
         return []
     rest = text[introduction.end() :]
@@ -121,6 +121,17 @@ def _separated(text: str) -> list[str]:
 
 
 _FORMS: tuple[Callable[[str], list[str]], ...] = (_listed_in_json, _tagged, _numbered, _labelled, _separated)
+
+
+def _at_lines(pattern: "re.Pattern[str]", text: str) -> Iterator["re.Match[str]"]:
+    """Yield the matches of ``pattern`` at the starts of lines; a search would try it at every character."""
+    start = 0
+    while True:
+        if match := pattern.match(text, start):
+            yield match
+        start = text.find("\n", start) + 1
+        if not start:
+            return
 
 
 def _counted(markers: Iterable["re.Match[str]"]) -> list["re.Match[str]"]:
@@ -145,7 +156,7 @@ def _blocks(text: str, markers: list["re.Match[str]"]) -> list[str]:
 
 
 def _end_of_passages(text: str) -> int:
-    question = _QUESTION.search(text)
+    question = next(_at_lines(_QUESTION, text), None)
     return question.start() if question else len(text)
 
 
