@@ -26,7 +26,7 @@ Tell = Callable[[str], None]
 PROBE_REQUESTS = 200
 
 # What a newcomer's demo shows: a few faults of different kinds that leave one another visible.
-SHOWCASE = ("no-streaming", "sequential-calls", "too-many-documents")
+SHOWCASE = ("no-streaming", "slow-embedding", "blocked-event-loop")
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ def where_time_goes(recording: Recording) -> pd.DataFrame:
 def percentiles(recording: Recording) -> pd.DataFrame:
     """Return how long each stage takes: stage, kind, count, mean_ms, p50_ms, p95_ms, p99_ms, max_ms, by total time.
 
-    Stages are the spans by name and the model calls no span shows; durations are whole, so nested stages overlap.
+    Stages are the spans by name and the model calls no span shows; durations are whole, so nested stages overlap. The
+    spans that OpenTelemetry's ASGI instrumentation makes for every piece of a body are left out.
     """
     return prepare(recording).query(
         """
@@ -69,6 +70,7 @@ def percentiles(recording: Recording) -> pd.DataFrame:
                percentile_cont(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
                max(duration_ms) AS max_ms
         FROM (SELECT name AS stage, operation AS kind, duration_ms FROM spans
+              WHERE name NOT LIKE '% http send' AND name NOT LIKE '% http receive'
               UNION ALL
               SELECT operation || ' ' || coalesce(request_model, ''), operation, duration_ms FROM owned_calls
               WHERE span_id IS NULL)
