@@ -8,12 +8,13 @@ than the traffic.
 
 import contextlib
 import os
-import select
+import queue
 import signal
 import struct
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ REPORT_EVERY_S = 0.25
 NICENESS = 10
 """Next to a process at 0 it gets a tenth of a core: still some hundred exchanges a second."""
 
+GROUP = 16
+REST = 3
+"""How long it rests for each second of work while it is not behind: a burst of traffic keeps three quarters of a core."""
+HURRY_AT_BYTES = 16 * 2**20
+FULL_AT_BYTES = 32 * 2**20
+
+Messages = list[tuple[int, memoryview]]
 ToRow = Callable[[Exchange, bool], tuple[str, Row]]
 """Makes a row and says of which table; with True a bare one, of times alone."""
 
@@ -50,7 +58,7 @@ class Recorder:
         self._untold = 0
         self._reason = ""
 
-    def take(self, messages: list[tuple[int, memoryview]]) -> None:
+    def take(self, messages: Messages) -> None:
         """Write the rows of ``messages``, one write a table."""
         rows: dict[str, list[Row]] = {}
         for kind, message in messages:
@@ -112,7 +120,7 @@ def to_row(kind: str, source: str, digester: Digester) -> ToRow:
     )  # fmt: skip
 
 
-def batches(fd: int, *, read: Callable[[int, int], bytes] = os.read) -> Iterator[list[tuple[int, memoryview]]]:
+def batches(fd: int, *, read: Callable[[int, int], bytes] = os.read) -> Iterator[Messages]:
     """Yield the whole messages in what each read gave; half a message at the end of input is left out."""
     parts: list[bytes] = []
     have, need = 0, HEADER.size
@@ -135,19 +143,62 @@ def batches(fd: int, *, read: Callable[[int, int], bytes] = os.read) -> Iterator
             yield messages
 
 
+class Inbox:
+    """Reads messages in a thread, so that the recorder can take its time while the traffic is busy."""
+
+    def __init__(self, incoming: Iterable[Messages]) -> None:
+        self.has_ended = False
+        self._came = 0  # changed by the thread alone
+        self._taken = 0
+        self._groups: queue.SimpleQueue[Messages] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(incoming,), name="inbox", daemon=True).start()
+
+    @property
+    def is_pressing(self) -> bool:
+        """Tell whether it is time to hurry: much is waiting, or nothing more will come."""
+        return self.has_ended or self._came - self._taken > HURRY_AT_BYTES
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether all that came was taken."""
+        return self._groups.empty()
+
+    def __iter__(self) -> Iterator[Messages]:
+        while messages := self._groups.get():
+            self._taken += sum(len(message) for _, message in messages)
+            yield messages
+
+    def _read(self, incoming: Iterable[Messages]) -> None:
+        for messages in incoming:
+            for start in range(0, len(messages), GROUP):
+                group = messages[start : start + GROUP]
+                self._came += sum(len(message) for _, message in group)
+                self._groups.put(group)
+            while (
+                self._came - self._taken > FULL_AT_BYTES
+            ):  # now the pipe fills, and then the pass-through's own backlog
+                time.sleep(0.05)
+        self.has_ended = True
+        self._groups.put([])
+
+
 def main(path: str, kind: str, source: str) -> None:
     """Record until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who started this; then the input ends
     recording = Recording.open(path)
     recorder = Recorder(Path(path), to_row(kind, source, Digester(recording.key, recording.content)))
     os.nice(NICENESS)
+    inbox = Inbox(batches(0))
     reported = 0.0
-    for messages in batches(0):
+    for messages in inbox:
+        start = time.monotonic()
         recorder.take(messages)
-        is_idle = not select.select([0], [], [], 0)[0]
-        if is_idle or time.monotonic() - reported > REPORT_EVERY_S:
-            reported = time.monotonic()
+        now = time.monotonic()
+        if inbox.is_empty or now - reported > REPORT_EVERY_S:
+            reported = now
             _report(recorder)
+        if not inbox.is_pressing:
+            time.sleep(REST * (now - start))
     recorder.close()
     _report(recorder)
 

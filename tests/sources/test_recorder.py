@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from perfnb.digest import Digester
 from perfnb.recording import Recording
 from perfnb.sources.exchange import Exchange
-from perfnb.sources.recorder import EVENT, EXCHANGE, HEADER, Recorder, batches, to_row
+from perfnb.sources.recorder import EVENT, EXCHANGE, FULL_AT_BYTES, GROUP, HEADER, Inbox, Recorder, batches, to_row
 from perfnb.sources.recorder_link import RecorderLink
 
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "private words of a person"}]}).encode()
@@ -232,3 +232,33 @@ def test_events_are_written_as_they_are(tmp_path: Path) -> None:
     recorder.take([(EVENT, memoryview(json.dumps({"time": 1, "kind": "source", "title": "t", "body": {}}).encode()))])
     recorder.close()
     assert titles(recording.path) == ["t"]
+
+
+@given(st.lists(st.integers(0, 40), max_size=5))
+def test_the_inbox_gives_all_in_order_in_small_groups(sizes: list[int]) -> None:
+    sent = [[(EXCHANGE, memoryview(b"%d" % number)) for number in range(size)] for size in sizes]
+    inbox = Inbox(sent)
+    groups = list(inbox)
+    assert [message for group in groups for message in group] == [message for batch in sent for message in batch]
+    assert all(0 < len(group) <= GROUP for group in groups)
+    assert inbox.is_empty
+    assert inbox.is_pressing
+
+
+def test_the_inbox_presses_when_much_is_waiting_and_stops_reading_when_it_is_full() -> None:
+    piece, read = memoryview(bytes(2**20)), []
+
+    def incoming() -> Iterator[list[tuple[int, memoryview]]]:
+        for number in range(50):
+            read.append(number)
+            yield [(EXCHANGE, piece)]
+
+    inbox = Inbox(incoming())
+    before = -1
+    while before != len(read):
+        before = len(read)
+        time.sleep(0.2)
+    assert len(read) == FULL_AT_BYTES // 2**20 + 1
+    assert inbox.is_pressing
+    assert not inbox.has_ended
+    assert sum(len(group) for group in inbox) == 50
