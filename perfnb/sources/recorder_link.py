@@ -162,13 +162,10 @@ class RecorderLink:
         read_end, write_end = os.pipe()
         try:
             _widen(write_end)
-            self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=read_end, stdout=asyncio.subprocess.PIPE
-            )
-            transport, _ = await asyncio.get_running_loop().connect_write_pipe(
-                asyncio.BaseProtocol, os.fdopen(write_end, "wb", 0)
-            )
-            self._pipe = transport
+            process = await asyncio.create_subprocess_exec(*command, stdin=read_end, stdout=asyncio.subprocess.PIPE)
+            pipe = os.fdopen(write_end, "wb", 0)
+            self._pipe, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.BaseProtocol, pipe)
+            self._process = process
         except OSError as error:
             os.close(write_end)
             print(f"perfnb: no recorder could be started: {error}", file=sys.stderr)
