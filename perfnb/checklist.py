@@ -137,21 +137,27 @@ def run(
     wanted = checks(area)
     if not wanted:
         raise WrongUse(f"no checks for area {area!r}", hint=f"areas are {', '.join(AREAS)}")
-    findings: list[Finding] = []
-    clear: list[Clear] = []
-    not_measured: list[Unmeasured] = []
-    for one in wanted:
-        progress(one.cause)
-        try:
-            answer = one.function(recording, objectives)
-        except NotMeasured as missing:
-            not_measured.append(Unmeasured(one.cause, missing.hint or missing.message))
-            continue
-        if isinstance(answer, Clear):
-            clear.append(replace(answer, cause=one.cause))
-        else:
-            findings.append(replace(answer, cause=one.cause, area=one.area, seeds=one.seeds))
-    return Checklist(tuple(sorted(findings, key=_rank)), tuple(clear), tuple(not_measured))
+    with recording.held():
+        answered = [_answer(one, recording, objectives, progress) for one in wanted]
+    findings = [answer for answer in answered if isinstance(answer, Finding)]
+    return Checklist(
+        tuple(sorted(findings, key=_rank)),
+        tuple(answer for answer in answered if isinstance(answer, Clear)),
+        tuple(answer for answer in answered if isinstance(answer, Unmeasured)),
+    )
+
+
+def _answer(
+    one: Check, recording: Recording, objectives: Objectives, progress: Callable[[str], None]
+) -> Finding | Clear | Unmeasured:
+    progress(one.cause)
+    try:
+        answer = one.function(recording, objectives)
+    except NotMeasured as missing:
+        return Unmeasured(one.cause, missing.hint or missing.message)
+    if isinstance(answer, Clear):
+        return replace(answer, cause=one.cause)
+    return replace(answer, cause=one.cause, area=one.area, seeds=one.seeds)
 
 
 def _rank(finding: Finding) -> tuple[float, int, str]:

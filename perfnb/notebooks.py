@@ -1,6 +1,7 @@
 """The notebooks: find them, run one headless and write it as HTML, or open JupyterLab on a copy of them."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -114,7 +115,12 @@ def lab(
     command += [f"--ServerApp.port={port}"] if port else []
     command += [] if open_browser else ["--no-browser"]
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return run(command, check=False).returncode
+    # Ctrl-C is JupyterLab's to answer: it asks whether to stop. A handler, unlike SIG_IGN, is not passed on to it.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return run(command, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def copy_for(target: str, folder: Path) -> Path:

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,8 @@ Evidence = Literal["traces", "front", "probe"]
 Tell = Callable[[str], None]
 
 PROBE_REQUESTS = 200
+EXPORT_S = 1.0  # the app's exporter sends its last batch within its schedule delay
+SHOWN_FOR_S = 3600.0
 
 # What a newcomer's demo shows: a few faults of different kinds that leave one another visible.
 SHOWCASE = ("no-streaming", "slow-embedding", "blocked-event-loop")
@@ -57,19 +59,29 @@ def _ask_demo_app(url: str, question: str, number: int) -> Request:
 DEMO_APP = StagedApp(_start_demo_app, _ask_demo_app, "/health")
 
 
-def record_demo(
+@dataclass(frozen=True)
+class Staged:
+    """A running stage: the demo's parts, the recorder around them, the app's URL and the one its users go to."""
+
+    demo: Stack
+    recorder: Recorder
+    app_url: str
+    users_url: str
+
+
+@contextmanager
+def staged(
     path: Path,
     faults: Sequence[str] = (),
     *,
-    seconds: float = 20,
     evidence: Evidence = "traces",
     app: StagedApp = DEMO_APP,
     time_scale: float = 1,
     seed: int = 0,
     logs: Path | None = None,
     tell: Tell = lambda line: None,
-) -> Path:
-    """Run the demo stack with ``faults`` for ``seconds`` and return the sealed recording at ``path``."""
+) -> Iterator[Staged]:
+    """Start provider, Postgres, recorder and app; leaving stops all of them and seals the recording at ``path``."""
     with ExitStack() as stack:
         demo = stack.enter_context(Stack(logs or path.parent / "logs", faults=faults, time_scale=time_scale, seed=seed))
         tell("starting the simulated provider" + (" and Postgres" if app.needs_postgres else ""))
@@ -81,15 +93,41 @@ def record_demo(
         tell("starting the app")
         url = app.start(demo, recorder.environment())
         recorder.watch_process(demo.app_pid)
+        yield Staged(demo, recorder, url, _front(recorder, url) if evidence == "front" else url)
+
+
+def record_demo(
+    path: Path,
+    faults: Sequence[str] = (),
+    *,
+    seconds: float = 20,
+    evidence: Evidence = "traces",
+    app: StagedApp = DEMO_APP,
+    time_scale: float = 1,
+    logs: Path | None = None,
+    tell: Tell = lambda line: None,
+) -> Path:
+    """Run the demo stack with ``faults`` for ``seconds`` and return the sealed recording at ``path``."""
+    with staged(path, faults, evidence=evidence, app=app, time_scale=time_scale, logs=logs, tell=tell) as stage:
         tell(f"recording for {seconds:.0f} s")
         if evidence == "probe":
-            demo.begin(seconds)
-            _probe(recorder, app, url, seconds)
+            stage.demo.begin(seconds)
+            _probe(stage.recorder, app, stage.app_url, seconds)
         else:
-            users_go_to = _front(recorder, url) if evidence == "front" else url
-            demo.run_workload(users_go_to, seconds, habits=app.users, progress=_every(5, tell))
-            time.sleep(1)  # the app's exporter sends its last batch within its schedule delay
+            stage.demo.run_workload(stage.users_url, seconds, habits=app.users, progress=_every(5, tell))
+            time.sleep(EXPORT_S)
     return path
+
+
+def show_demo(path: Path, faults: Sequence[str], *, seconds: float, time_scale: float, logs: Path, tell: Tell) -> None:
+    """Open JupyterLab on the demo while it runs and is recorded; closing JupyterLab (Ctrl-C twice) stops everything."""
+    from perfnb import notebooks
+
+    with staged(path, faults, time_scale=time_scale, logs=logs, tell=tell) as stage:
+        stage.demo.start_workload(stage.users_url, SHOWN_FOR_S)
+        tell(f"recording; JupyterLab opens in {seconds:.0f} s, when there is something to see, and the app runs on")
+        time.sleep(seconds)
+        notebooks.lab(str(path), port=None, open_browser=True)
 
 
 def _every(turns: int, tell: Tell) -> Callable[[Mapping[str, Any]], None]:
@@ -129,22 +167,20 @@ def _probe(recorder: Recorder, app: StagedApp, url: str, seconds: float) -> None
 
 
 def run(faults: Sequence[str], *, out: Path, seconds: float, time_scale: float, headless: bool, tell: Tell) -> None:
-    """Do what ``perfnb demo`` does: record the faulty app, then show it in JupyterLab or write all files.
+    """Do what ``perfnb demo`` does: show the faulty app live in JupyterLab, or record it and write all files.
 
     No faults named means a few of different kinds; the name ``none`` means a healthy app.
     """
     wanted = () if "none" in faults else tuple(faults) or SHOWCASE
     out.mkdir(parents=True, exist_ok=True)
-    path = _free(out / "recording.perfnb")
-    record_demo(path, wanted, seconds=seconds, time_scale=time_scale, logs=out / "logs", tell=tell)
+    path, logs = _free(out / "recording.perfnb"), out / "logs"
+    if not headless:
+        show_demo(path, wanted, seconds=seconds, time_scale=time_scale, logs=logs, tell=tell)
+        return
+    record_demo(path, wanted, seconds=seconds, time_scale=time_scale, logs=logs, tell=tell)
     answers = write_findings(path, out / "findings.json")
     tell(f"found: {', '.join(finding.cause for finding in answers.findings) or 'nothing'}")
-    if headless:
-        write_pages(path, out, tell)
-    else:
-        from perfnb import notebooks
-
-        notebooks.lab(str(path), port=None, open_browser=True)
+    write_pages(path, out, tell)
 
 
 def write_findings(recording: Path, out: Path) -> Checklist:

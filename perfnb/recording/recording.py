@@ -5,7 +5,8 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -66,6 +67,7 @@ class Recording:
         self.manifest = dict(manifest)
         self._views = Views(path)
         self._derived: dict[str, Any] = {}
+        self._held = 0
         self._timeline = Writer(path)
         self._lock = threading.RLock()
         _recordings.add(self)
@@ -199,9 +201,20 @@ class Recording:
     def refresh(self) -> "duckdb.DuckDBPyConnection":
         """Return the connection after pointing its views at the files there are now."""
         with self._lock:
-            if self._views.refresh():
+            if not self._held and self._views.refresh():
                 self._derived.clear()
             return self._views.connection
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep to the rows there are now, so that what is asked meanwhile agrees, however fast more are written."""
+        with self._lock:
+            self.refresh()
+            self._held += 1
+            try:
+                yield
+            finally:
+                self._held = max(0, self._held - 1)
 
     def close(self) -> None:
         """Release what reading took and seal the timeline; the recording can be used again afterwards."""
@@ -245,6 +258,8 @@ class Recording:
                 return run(self.refresh())
             except duckdb.IOException:  # a file went away after it was listed
                 self._views.close()
+                self._derived.clear()
+                self._held = 0
                 self._require_whole_files()
                 return run(self.refresh())
             except duckdb.Error as error:

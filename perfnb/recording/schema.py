@@ -159,7 +159,10 @@ LLM_CALLS = Table(
         _count("inputs", "texts in one embeddings request"),
         _count("passages", "retrieved passages recognised in the prompt (numbered, tagged or separated blocks)"),
         _count("passage_tokens", "tokens of those passages"),
-        _json("messages", "per message: role, digest, tokens, sketch, passages, of the first one its opening; with --content full also the text"),
+        _json(
+            "messages",
+            "per message: role, digest, tokens, sketch, passages, of the first one its opening; with --content full also the text",
+        ),
         _text("response_text", "the answer; null unless --content full"),
         _text("conversation_id", "conversation or session id as sent, hashed"),
         _count("request_bytes", "size of the request body"),
