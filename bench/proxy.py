@@ -10,12 +10,12 @@ proxy takes part too. Everything runs on loopback; provider, load and each proxy
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import random
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -219,23 +219,34 @@ def port_of(process: subprocess.Popen[str]) -> int:
 
 
 @contextlib.contextmanager
-def litellm_proxy(upstream: int, folder: Path) -> Iterator[int | None]:
+def litellm_proxy(command: str | None, upstream: int, folder: Path) -> Iterator[int | None]:
     """LiteLLM's proxy where it is installed and starts."""
-    if importlib.util.find_spec("litellm") is None or not shutil.which("litellm"):
+    if not command:
         yield None
         return
     config = folder / "litellm.yaml"
     model = {"model": "openai/gpt-4o-mini", "api_base": f"http://127.0.0.1:{upstream}/v1", "api_key": "sk-x"}
     config.write_text(json.dumps({"model_list": [{"model_name": "gpt-4o-mini", "litellm_params": model}]}))
-    port = 20000 + os.getpid() % 20000
-    command = ["litellm", "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
+    port = free_port()
+    arguments = [command, "--config", str(config), "--port", str(port), "--host", "127.0.0.1", "--telemetry", "False"]
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
     with (folder / "litellm.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True, env=environment)
     try:
-        yield port if answers(f"http://127.0.0.1:{port}/health/liveliness") else None
+        is_there = answers(f"http://127.0.0.1:{port}/health/liveliness")
+        if not is_there:
+            print((folder / "litellm.log").read_text()[-2000:], file=sys.stderr)
+        yield port if is_there else None
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def answers(url: str) -> bool:
@@ -248,7 +259,7 @@ def answers(url: str) -> bool:
     return False
 
 
-def measure(rounds: int) -> dict[str, Any]:
+def measure(rounds: int, litellm: str | None) -> dict[str, Any]:
     """Run all blocks in random order within each round and return medians over rounds."""
     from perfnb.recording import Recording
     from perfnb.sources.llm_proxy import LlmProxy
@@ -267,7 +278,7 @@ def measure(rounds: int) -> dict[str, Any]:
         proxy = stack.enter_context(LlmProxy(recording.path, f"{base}/v1"))
         ports = {"direct": port, "bare": port_of(bare), "perfnb": proxy.ready["port"]}
         pids = {"bare": bare.pid, "perfnb": proxy.ready["pid"], "recorder": proxy.ready["recorder"]}
-        other = stack.enter_context(litellm_proxy(port, folder))
+        other = stack.enter_context(litellm_proxy(litellm, port, folder))
         if other:
             ports["litellm"] = other
 
@@ -366,6 +377,7 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--litellm", default=shutil.which("litellm"), help="the litellm command, where it is elsewhere")
     parser.add_argument("--format", choices=["table", "json"], default="table")
     parser.add_argument("--role", choices=["upstream", "bare", "load"], help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
@@ -375,7 +387,7 @@ def main() -> None:
 
         uvloop.run({"upstream": be_upstream, "bare": be_bare, "load": be_load}[given.role](*given.arguments))
         return
-    result = measure(given.rounds)
+    result = measure(given.rounds, given.litellm)
     print(json.dumps(result, indent=2) if given.format == "json" else table(result))
 
 

@@ -11,7 +11,7 @@ class LlmProxy(WorkerSource):
     """Passes model calls on to ``upstream`` and records them; in a process of its own.
 
     ``upstream`` is what the app would use as its base URL, path included; the app then uses :attr:`url`. See
-    :mod:`perfnb.sources.passthrough` for how paths join, and ``docs`` of the recording for the columns.
+    :mod:`perfnb.sources.passthrough` for how paths join. WebSockets pass too and are timed as one call.
     """
 
     def __init__(self, recording: Path, upstream: str, *, host: str = "127.0.0.1", port: int = 0) -> None:

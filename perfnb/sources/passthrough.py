@@ -11,13 +11,9 @@ passed as it is, any other is put behind it. With the upstream ``https://api.exa
 """
 
 import asyncio
-import contextlib
-import ssl
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Callable
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -28,10 +24,16 @@ from yarl import URL
 from perfnb.errors import NotReachable, WrongUse
 from perfnb.sources import websocket
 from perfnb.sources.exchange import End, Exchange, kept_headers
-
-if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
-    from aiohttp.web_protocol import RequestHandler
+from perfnb.sources.verbatim import (
+    CountingServer,
+    TimedConnector,
+    VerbatimAnswer,
+    VerbatimRequest,
+    connect_ms,
+    trusted_certificates,
+    way_out,
+    without_hops,
+)
 
 CAPTURE_BYTES = 32 * 2**20
 """Bytes of a body that are kept for reading; what is longer passes and is only counted."""
@@ -39,20 +41,6 @@ SMALL_BODY_BYTES = 64 * 2**10
 IDLE_CONNECTION_S = 4.5
 """Shorter than common servers keep an idle connection (uvicorn and Node 5 s): else a request may meet a closing one."""
 HEADER_BYTES = 64 * 2**10
-
-HOP_BY_HOP = (
-    "Connection",
-    "Keep-Alive",
-    "Proxy-Connection",
-    "Proxy-Authenticate",
-    "TE",
-    "Trailer",
-    "Transfer-Encoding",
-    "Upgrade",
-)
-_AUTOMATIC = ("Date", "Server", "Content-Type")
-
-_connect_ms: ContextVar[float | None] = ContextVar("connect_ms", default=None)
 
 # What may go wrong on the way to the upstream: aiohttp's own errors, and a bad address or port among them.
 UPSTREAM_ERRORS = (aiohttp.ClientError, OSError, ValueError)
@@ -90,17 +78,17 @@ class PassThrough:
     async def start(self, host: str, port: int) -> None:
         """Listen on ``host`` and ``port`` (0: any free one, then see ``port``); raises NotReachable."""
         self._session = aiohttp.ClientSession(
-            connector=_TimedConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S, ssl=_trusted()),
+            connector=TimedConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S, ssl=trusted_certificates()),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            request_class=_Verbatim,
-            proxy=_way_out(self.upstream),
+            request_class=VerbatimRequest,
+            proxy=way_out(self.upstream),
             max_line_size=HEADER_BYTES,
             max_field_size=HEADER_BYTES,
             max_headers=1000,
         )
-        self._server = _CountingServer(
+        self._server = CountingServer(
             self._handle,
             handler_cancellation=True,
             access_log=None,
@@ -196,7 +184,7 @@ class PassThrough:
             allow_redirects=False,
         )
         exchange.answered = time.perf_counter()
-        exchange.connect_ms = _connect_ms.get()
+        exchange.connect_ms = connect_ms.get()
         exchange.status = upstream.status
         exchange.response_headers = kept_headers(upstream.headers)
         return upstream
@@ -211,7 +199,7 @@ class PassThrough:
     ) -> web.StreamResponse:
         headers = CIMultiDict(upstream.headers)
         without_hops(headers)
-        answer = _Verbatim200(status=upstream.status, reason=upstream.reason, headers=headers)
+        answer = VerbatimAnswer(status=upstream.status, reason=upstream.reason, headers=headers)
         writer = await answer.prepare(request)
         assert writer is not None
         content = upstream.content
@@ -262,85 +250,3 @@ def unreachable(upstream: URL, error: Exception) -> web.Response:
     """Return the answer a caller gets where nothing answers upstream."""
     message = f"{upstream.origin()} gave no answer: {error or type(error).__name__}"
     return web.json_response({"error": {"message": message, "type": "upstream_unreachable"}}, status=502)
-
-
-def without_hops(headers: "CIMultiDict[str]") -> None:
-    """Take out the headers that hold for one connection only."""
-    for named in headers.getall("Connection", ()):
-        for name in named.split(","):
-            headers.popall(name.strip(), None)
-    for name in HOP_BY_HOP:
-        headers.popall(name, None)
-
-
-def _trusted() -> ssl.SSLContext:
-    """Return the system's certificates, and certifi's where it is installed (HTTP clients trust those)."""
-    context = ssl.create_default_context()
-    with contextlib.suppress(ImportError, OSError):
-        import certifi
-
-        context.load_verify_locations(certifi.where())
-    return context
-
-
-def _way_out(upstream: URL) -> str | None:
-    """Return the proxy that the environment names for ``upstream``, looked up once."""
-    if upstream.host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(upstream.authority):
-        return None
-    return urllib.request.getproxies().get(upstream.scheme)
-
-
-class _Verbatim(aiohttp.ClientRequest):
-    """A request with no header that the caller did not send."""
-
-    def update_auto_headers(self, skip_auto_headers: Any) -> None:
-        self._skip_auto_headers = _SKIPPED
-
-
-_SKIPPED: "CIMultiDict[None]" = CIMultiDict({"Content-Type": None})
-
-
-class _Verbatim200(web.StreamResponse):
-    """An answer with no header that the upstream did not send; its head waits for the first write."""
-
-    _send_headers_immediately = False
-
-    async def _prepare_headers(self) -> None:
-        added = [name for name in _AUTOMATIC if name not in self.headers]
-        await super()._prepare_headers()
-        for name in added:
-            self.headers.popall(name, None)
-
-
-class _TimedConnector(aiohttp.TCPConnector):
-    """Tells each request how long its new connection took; a TraceConfig would cost every request some 20 µs."""
-
-    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> "ResponseHandler":
-        start = time.perf_counter()
-        connection = await super()._create_connection(req, traces, timeout)
-        _connect_ms.set((time.perf_counter() - start) * 1e3)
-        return connection
-
-
-class _CountingServer(web.Server):
-    """Numbers the callers' connections and the requests on each."""
-
-    def __init__(self, handler: Any, **settings: Any) -> None:
-        super().__init__(handler, **settings)
-        self._numbers: dict[RequestHandler, list[int]] = {}
-        self._connected = 0
-
-    def connection_made(self, handler: "RequestHandler", transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self._connected += 1
-        self._numbers[handler] = [self._connected, 0]
-
-    def connection_lost(self, handler: "RequestHandler", exc: BaseException | None = None) -> None:
-        super().connection_lost(handler, exc)
-        self._numbers.pop(handler, None)
-
-    def next_request(self, handler: "RequestHandler") -> tuple[int, int]:
-        """Return the connection's number and how many requests it carried, with one more."""
-        numbers = self._numbers.setdefault(handler, [self._connected, 0])
-        numbers[1] += 1
-        return numbers[0], numbers[1]
