@@ -80,7 +80,7 @@ def _app(name: str) -> tuple[StagedApp, tuple[str, ...]]:
     from planted.plain_stack import CAUSES, USERS, start_plain_app
 
     def ask(url: str, question: str, number: int) -> Request:
-        return Request(f"{url}/api/ask", json={"q": question, "chat": f"probe {number}"})
+        return Request(f"{url}/api/ask", json={"q": question, "chat": f"probe {number % 3}"})
 
     app = StagedApp(
         lambda stack, environment: start_plain_app(stack, environment["OPENAI_BASE_URL"]),

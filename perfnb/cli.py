@@ -136,15 +136,20 @@ def record(
 
 @app.command(
     "import",
-    epilog="Examples:\n\n`perfnb import traces.jsonl`\n\n`perfnb import app.log stacks.txt --out incident.perfnb`",
+    epilog="Examples:\n\n`perfnb import traces.jsonl`\n\n`perfnb import app.log stacks.txt --out incident.perfnb`\n\n"
+    "`perfnb import app.log --stages`",
 )
 def import_(
     files: Annotated[
         list[Path], typer.Argument(help="OTLP/JSON files, JSON-lines logs, collapsed stacks.", metavar="FILE…")
     ],
     out: Annotated[Path | None, typer.Option(help="Recording to make, or one to add to.")] = None,
+    stages: Annotated[bool, typer.Option("--stages", help="Only print how long each stage of the logs takes.")] = False,
 ) -> None:
     """Make a recording from files; bad lines are counted and shown, never fatal."""
+    if stages:
+        _print_stages(files)
+        return
     from perfnb.importing import import_files
     from perfnb.recorder import default_path
     from perfnb.recording import Recording
@@ -255,6 +260,21 @@ def options(
     ] = False,
 ) -> None:
     """Find out why an LLM app is slow or costly, prove the fix, and write the postmortem."""
+
+
+def _print_stages(files: Iterable[Path]) -> None:
+    from perfnb.importing import stages
+    from perfnb.terminal import print_rows
+
+    columns = ("stage", "count", "mean_ms", "max_ms", "p50_ms", "p95_ms", "p99_ms")
+    for path in files:
+        table = stages(path)
+        rounded = [[round(value, 1) if isinstance(value, float) else value for value in row] for row in table.rows]
+        print_rows(str(path), [dict(zip(columns, row, strict=True)) for row in rounded])
+        if table.lines.bad:
+            _say(f"{table.lines.bad} bad lines were left out")
+        for number, reason in table.lines.shown:
+            _say(f"  {path}:{number}: {reason}")
 
 
 def _say(text: str) -> None:

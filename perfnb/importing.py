@@ -229,15 +229,12 @@ def _documents(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _take(intake: Intake, parsed: dict[str, Any]) -> Outcome:
     """Write all signals in one document, which may hold several."""
-    outcomes = [
-        add(parsed)
-        for names, add in zip(
-            _OTLP,
-            (lambda each: intake.add_traces(traces_from_document(each)), intake.add_metrics, intake.add_logs),
-            strict=True,
-        )
-        if either(parsed, *names) is not None
-    ]
+    signals: tuple[Callable[[dict[str, Any]], Outcome], ...] = (
+        lambda each: intake.add_traces(traces_from_document(each)),
+        intake.add_metrics,
+        intake.add_logs,
+    )
+    outcomes = [add(parsed) for names, add in zip(_OTLP, signals, strict=True) if either(parsed, *names) is not None]
     if not outcomes:
         raise Malformed("no resourceSpans, resourceMetrics or resourceLogs", hint="")
     reasons = [outcome.reason for outcome in outcomes if outcome.reason]

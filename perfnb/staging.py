@@ -12,6 +12,7 @@ from typing import Any, Literal
 from perfnb import checklist
 from perfnb.checklist import Checklist
 from perfnb.demo.stack import Stack
+from perfnb.demo.workload import SESSIONS
 from perfnb.errors import WrongUse
 from perfnb.recorder import Recorder
 from perfnb.recording import Recording
@@ -53,7 +54,7 @@ def _start_demo_app(stack: Stack, environment: Mapping[str, str]) -> str:
 
 
 def _ask_demo_app(url: str, question: str, number: int) -> Request:
-    return Request(f"{url}/chat", json={"session_id": f"probe {number}", "message": question})
+    return Request(f"{url}/chat", json={"session_id": f"customer-{number % SESSIONS + 1}", "message": question})
 
 
 DEMO_APP = StagedApp(_start_demo_app, _ask_demo_app, "/health")

@@ -1,10 +1,16 @@
 import json
+import os
+import secrets
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from builders import Row, call, every, recording, request
+
+from perfnb.recording import Recording
 
 
 def perfnb(*arguments: str, cwd: Path | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -130,3 +136,73 @@ def test_report_is_written(incident: Path, tmp_path: Path) -> None:
     page = tmp_path / "postmortem.html"
     assert perfnb("report", str(incident), "-o", str(page)).returncode == 0
     assert "in one piece" in page.read_text()
+
+
+def test_import_counts_bad_lines_and_tells_stage_times(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"context": {"pipeline_stage": stage}, "execution_time_ms": ms})
+        for stage, ms in (("retrieval", 12.5), ("generation", 1200.5))
+    ]
+    (tmp_path / "app.log").write_text("\n".join([lines[0], "no json", lines[1]]) + "\n")
+    shown = perfnb("import", "app.log", "--stages", cwd=tmp_path)
+    assert "generation" in shown.stdout
+    assert "1200.5" in shown.stdout
+    assert "app.log:2" in shown.stderr
+    done = perfnb("import", "app.log", "--out", "logs.perfnb", cwd=tmp_path)
+    assert "app.log:2" in done.stderr
+    assert done.returncode == 0
+
+
+def mine(marker: str) -> list[str]:
+    """Return command lines of processes that were started with ``marker`` in their environment or arguments."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.demo
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_demo_that_is_stopped_half_way_leaves_no_process_behind(tmp_path: Path, how: signal.Signals) -> None:
+    marker = f"PERFNB_TEST_MARK={secrets.token_hex(8)}"
+    name, value = marker.split("=")
+    command = [
+        sys.executable,
+        "-m",
+        "perfnb.cli",
+        "demo",
+        "--headless",
+        "--seconds",
+        "30",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {name: value}) as demo:
+        assert demo.stderr is not None
+        for line in demo.stderr:
+            if line.startswith("recording for"):
+                break
+        assert len(mine(marker)) > 4
+        demo.send_signal(how)
+        demo.stderr.read()
+    deadline = time.monotonic() + 30
+    while mine(marker) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert mine(marker) == []
+
+
+@pytest.mark.demo
+def test_the_demo_writes_everything_and_names_what_was_staged(tmp_path: Path) -> None:
+    done = perfnb(
+        "demo", "--headless", "--seconds", "12", "--fault", "no-streaming", "--out", "out", cwd=tmp_path, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    pages = {"00_start_here.html", "01_slow_responses.html", "99_postmortem.html", "postmortem.html"}
+    assert pages <= {path.name for path in out.iterdir()}
+    assert json.loads((out / "findings.json").read_text())["findings"][0]["cause"] == "no-streaming"
+    assert Recording.open(out / "recording.perfnb").manifest["simulated"] is True
