@@ -7,6 +7,7 @@ well-behaved. What the provider or the users do wrong is not the app's business.
 
 import asyncio
 import os
+import random
 import time
 import urllib.request
 from collections import defaultdict
@@ -58,7 +59,7 @@ class Bot:
     def __init__(self) -> None:
         self.handbook: Handbook | None = None if does("cold-start") else Handbook()
         self.loading = asyncio.Lock()
-        self.chats: dict[str, list[dict[str, str]]] = defaultdict(old_messages)
+        self.chats: dict[str, list[dict[str, str]]] = {}
         self.client = new_client()
 
     async def ready(self) -> Handbook:
@@ -79,7 +80,7 @@ class Bot:
         if does("slow-embedding"):
             await self.ask_client().embeddings.create(model="sim-embedding-large", input=question)
         docs = await self.choose(handbook, question)
-        earlier = self.chats[chat] if chat else []
+        earlier = self.chats.setdefault(chat, old_messages(chat)) if chat else []
         messages = [*(earlier if does("long-history") else earlier[-4:]), prompt(question, docs)]
         said = ""
         async for piece in self.write(messages, question):
@@ -173,9 +174,9 @@ def prompt(question: str, docs: list[tuple[str, str]]) -> dict[str, str]:
     return {"role": "user", "content": asked}
 
 
-def old_messages() -> list[dict[str, str]]:
+def old_messages(chat: str) -> list[dict[str, str]]:
     """Return what a returning user has said before, as an archive would."""
-    names = sorted(topics)[:30]
+    names = random.Random(chat).sample(sorted(topics), 30)
     pairs = [(f"What about {name}?", " ".join(topics[name].split())[:300]) for name in names]
     return [
         {"role": role, "content": text}
@@ -199,7 +200,7 @@ def check_manners(question: str) -> None:
 def without_repeats(question: str, handbook: Handbook) -> str:
     """Return the question without words said twice, found by comparing all letters of all words with all others."""
     same = 0
-    words = question.split() + " ".join(text for _, text in handbook.sections[:6]).split()
+    words = question.split() + " ".join(text for _, text in handbook.sections[:3]).split()
     for one in words:
         for other in words:
             same += sum(a == b for a, b in zip(one, other, strict=False)) == len(one)
