@@ -191,7 +191,8 @@ def on_disk(recording: Recording) -> bytes:
     """Everything in the recording's files, Parquet read back as text too."""
     files = b"".join(path.read_bytes() for path in recording.path.rglob("*") if path.is_file())
     with recording:
-        return files + recording.query("SELECT * FROM llm_calls").to_csv().encode()
+        rows: str = recording.query("SELECT * FROM llm_calls").to_csv()
+    return files + rows.encode()
 
 
 def ask_with_secrets(made: Scene) -> None:
@@ -265,9 +266,7 @@ def test_a_recording_that_is_taken_away_disturbs_nobody(tmp_path: Path) -> None:
 
 def test_what_is_under_way_at_the_end_is_unfinished(tmp_path: Path) -> None:
     with scene(tmp_path) as made:
-        asking = threading.Thread(
-            target=lambda: contextlib.suppress(OSError).__enter__() or ask_to_hang(made.proxy.url)
-        )
+        asking = threading.Thread(target=ask_to_hang, args=(made.proxy.url,))
         asking.start()
         wait_for(lambda: bool(made.upstream.seen))
     asking.join()

@@ -29,7 +29,8 @@ def test_reads_events(stream: bytes, expected: list[tuple[str, str]]) -> None:
 @given(st.sampled_from([case[0] for case in CASES.values()]), st.lists(st.integers(1, 5)), st.booleans())
 def test_cuts_make_no_difference(stream: bytes, sizes: list[int], twice: bool) -> None:
     stream = stream * 2 if twice and not stream.startswith(b"\xef") else stream
-    pieces, at = [], 0
+    pieces: list[tuple[float, bytes]] = []
+    at = 0
     for size in [*sizes, len(stream)]:
         pieces.append((float(len(pieces)), stream[at : at + size]))
         at += size
