@@ -119,9 +119,9 @@ class PassThrough:
         try:
             answer: web.StreamResponse = await self.forward(request, exchange)
             return answer
-        except (asyncio.CancelledError, ConnectionError):  # the caller went away
+        except (asyncio.CancelledError, ConnectionError) as error:  # the caller went away
             self._end(exchange, "disconnected")
-            raise
+            raise asyncio.CancelledError from error  # aiohttp ends the connection, and prints no traceback for it
         finally:
             self._end(exchange, exchange.end)
 
