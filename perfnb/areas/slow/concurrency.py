@@ -20,8 +20,10 @@ DEPENDS = 0.25
 TINY_TOKENS = 40
 BATCH_FROM = 5
 
-# Longest pause between calls made in a plain loop; a retrieval or a tool in between takes longer or shows as a span.
+# Longest pause between calls made in a plain loop, at least this and up to this part of a call: a busy app needs a
+# while to send the next one. Without texts to compare, only a short pause speaks for independence.
 LOOP_PAUSE_MS = 25.0
+PART_WITH_TEXTS, PART_WITHOUT = 0.25, 0.05
 
 
 def over_time(recording: Recording, points: int = 200) -> pd.DataFrame:
@@ -97,16 +99,18 @@ def _run_row(request_id: object, run: list[Any]) -> tuple[object, ...]:
 
 
 def _follows_independently(before: Any, call: Any, messages: dict[str, str]) -> bool:
+    ours, theirs = messages.get(call.call_id), messages.get(before.call_id)
+    knows_texts = ours is not None and theirs is not None and isinstance(before.response_sketch, str)
     pause = (call.start_time - before.end_time) / 1e6
-    if not -2 <= pause <= LOOP_PAUSE_MS or call.shape != before.shape:
+    longest = max(LOOP_PAUSE_MS, (PART_WITH_TEXTS if knows_texts else PART_WITHOUT) * before.duration_ms)
+    if not -2 <= pause <= longest or call.shape != before.shape:
         return False
     if "tool" in (before.finish_reason or "") or call.prompt == before.prompt:
         return False
-    ours, theirs = messages.get(call.call_id), messages.get(before.call_id)
-    if ours is None or theirs is None or not isinstance(before.response_sketch, str):
-        # without texts: a prompt that did not grow by the earlier answer did not wait for it
+    if ours is None or theirs is None or not knows_texts:
+        # a prompt that did not grow by the earlier answer did not wait for it
         grew = (call.input_tokens or 0) - (before.input_tokens or 0)
-        return call.parent_span_id == before.parent_span_id and grew < 0.5 * (before.output_tokens or 0)
+        return bool(call.parent_span_id == before.parent_span_id and grew < 0.5 * (before.output_tokens or 0))
     return not _goes_on(json.loads(theirs), json.loads(ours)) and _shared(before.response_sketch, ours) < DEPENDS
 
 
