@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import psycopg
 
 from perfnb.demo.keeper import Child, Keeper
@@ -26,6 +27,7 @@ from perfnb.errors import NotInstalled, NotPermitted, NotReachable
 
 START_TIMEOUT_S = 30.0
 START_TRIES = 3
+FOLDER = "perfnb-postgres-"
 DATABASE = "supportdesk"
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -64,8 +66,9 @@ class Postgres:
 
     def __enter__(self) -> Self:
         installation = unpack_server(run=self._run)
+        sweep()
         for attempt in range(1, START_TRIES + 1):
-            folder = Path(tempfile.mkdtemp(prefix="perfnb-postgres-"))
+            folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
             self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
             try:
                 self._start(installation, folder, free_port())
@@ -131,6 +134,22 @@ class Postgres:
             except psycopg.OperationalError:
                 time.sleep(0.05)
         return False
+
+
+def sweep(folder: Path | None = None) -> list[Path]:
+    """Remove the folders of processes that were killed before their server ran; returns what was removed."""
+    left = [
+        each
+        for each in (folder or Path(tempfile.gettempdir())).glob(f"{FOLDER}*-*")
+        if not _is_alive(each.name.removeprefix(FOLDER).split("-")[0]) and not (each / "data/postmaster.pid").exists()
+    ]
+    for each in left:
+        shutil.rmtree(each, ignore_errors=True)
+    return left
+
+
+def _is_alive(pid: str) -> bool:
+    return not pid.isdigit() or psutil.pid_exists(int(pid))
 
 
 def free_port() -> int:

@@ -20,7 +20,7 @@ from perfnb.demo.keeper import Child, Keeper
 from perfnb.demo.network import scaled
 from perfnb.demo.postgres import Postgres
 from perfnb.demo.questions import conversation
-from perfnb.demo.workload import SESSIONS
+from perfnb.demo.workload import SESSIONS, Habits, Request, requests
 from perfnb.errors import NotReachable
 
 READY_TIMEOUT_S = 30.0
@@ -125,9 +125,8 @@ class Stack:
         ``habits`` are changed further by the faults' (:class:`perfnb.demo.workload.Habits`).
         """
         self.begin(seconds)
-        habits = {**(habits or {}), **merged(fault.workload for fault in self.faults)}
         options = ["--url", app_url, "--seconds", str(seconds), "--seed", str(self._seed)]
-        options += ["--habits", json.dumps(habits)]
+        options += ["--habits", json.dumps(self._habits(habits))]
         return self._start("workload", [sys.executable, "-m", "perfnb.demo.workload", *options])
 
     def run_workload(
@@ -146,6 +145,13 @@ class Stack:
         while not users.wait(1):
             progress(_last_report(users.child.log))
         return _summary(users)
+
+    def planned(self, seconds: float, *, habits: Mapping[str, Any] | None = None) -> list[Request]:
+        """Return what the users would send within ``seconds``, for whoever sends it by other means."""
+        return list(requests(Habits(**self._habits(habits)), seconds, self._seed))
+
+    def _habits(self, habits: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {**(habits or {}), **merged(fault.workload for fault in self.faults)}
 
     def begin(self, seconds: float) -> None:
         """Tell the provider that a run of ``seconds`` begins, for faults that set in part-way through.

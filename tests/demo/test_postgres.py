@@ -7,7 +7,7 @@ import psutil
 import psycopg
 import pytest
 
-from perfnb.demo.postgres import DATABASE, Postgres, cache_folder, unpack_server
+from perfnb.demo.postgres import DATABASE, FOLDER, Postgres, cache_folder, sweep, unpack_server
 from perfnb.errors import NotPermitted, NotReachable
 
 
@@ -33,6 +33,21 @@ def test_a_server_with_the_extensions_for_as_long_as_the_block(tmp_path: Path) -
     assert len(family) > 3
     assert not any(psutil.pid_exists(pid) for pid in family)
     assert scratch_folders() <= before
+
+
+def test_only_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left, running, ours = (
+        tmp_path / f"{FOLDER}{name}" for name in (f"{gone.pid}-a", f"{gone.pid}-b", f"{os.getpid()}-c")
+    )
+    for folder in (left, running / "data", ours, tmp_path / f"{FOLDER}x"):
+        folder.mkdir(parents=True)
+    (running / "data/postmaster.pid").touch()
+    assert sweep(tmp_path) == [left]
+    assert not left.exists()
+    assert running.exists()
+    assert ours.exists()
 
 
 def test_two_servers_do_not_meet(tmp_path: Path) -> None:

@@ -170,6 +170,16 @@ def test_users_get_answers_and_progress_is_told(healthy: Running) -> None:
     assert told[-1]["sent"] > 0
 
 
+def test_what_the_users_would_send_can_be_asked_for(tmp_path: Path) -> None:
+    with Stack(tmp_path, faults=["no-response-cache"], seed=3) as stack:
+        planned = stack.planned(60)
+        assert planned == Stack(tmp_path, faults=["no-response-cache"], seed=3).planned(60)
+    asked = [each.body["message"] for each in planned if each.path == "/chat" and "session_id" not in each.body]
+    assert len(set(asked)) < len(asked) / 2
+    other = Stack(tmp_path).planned(20, habits={"path": "/api/ask", "agent_share": 0, "ingest_share": 0})
+    assert {each.path for each in other} == {"/api/ask"}
+
+
 def test_the_app_is_a_process_of_its_own(healthy: Running) -> None:
     assert "perfnb.demo.app" in psutil.Process(healthy.stack.app_pid).cmdline()
     assert healthy.get("/health") == {"status": "ok"}
