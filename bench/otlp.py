@@ -26,7 +26,7 @@ import psutil
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from perfnb.digest import Digester
+from perfnb.prompts.digest import Digester
 from perfnb.recording import Recording
 from perfnb.recording.encode import encoded
 from perfnb.sources.otlp import Otlp

@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from perfnb.digest import Digester
 from perfnb.errors import NotPermitted, NotReachable, WrongUse
+from perfnb.prompts.digest import Digester
 from perfnb.recording import Recording, Writer
 from perfnb.sources.log_bulk import Stages, import_lines, open_lines, stage_table
 from perfnb.sources.log_formats import LogFormat, detect, mapped_format

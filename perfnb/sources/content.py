@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from perfnb.sources.encoding import Piece
-from perfnb.sources.llm_answer import event_says_something
-from perfnb.sources.sse import DONE, Event
+from perfnb.sources.traffic.encoding import Piece
+from perfnb.sources.traffic.llm_answer import event_says_something
+from perfnb.sources.traffic.sse import DONE, Event
 
 # Events and messages of these names open a stream, keep it open or tell about it; a reader has nothing of them.
 NO_CONTENT = re.compile(

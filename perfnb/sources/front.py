@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from perfnb.sources.passthrough import base_url
-from perfnb.sources.traffic_worker import run
+from perfnb.sources.traffic.passthrough import base_url
+from perfnb.sources.traffic.traffic_worker import run
 from perfnb.sources.worker import WorkerSource, serve
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from perfnb.sources.passthrough import base_url
-from perfnb.sources.traffic_worker import run
+from perfnb.sources.traffic.passthrough import base_url
+from perfnb.sources.traffic.traffic_worker import run
 from perfnb.sources.worker import WorkerSource, serve
 
 
@@ -11,7 +11,7 @@ class LlmProxy(WorkerSource):
     """Passes model calls on to ``upstream`` and records them; in a process of its own.
 
     ``upstream`` is what the app would use as its base URL, path included; the app then uses :attr:`url`. See
-    :mod:`perfnb.sources.passthrough` for how paths join. WebSockets pass too and are timed as one call.
+    :mod:`perfnb.sources.traffic.passthrough` for how paths join. WebSockets pass too and are timed as one call.
     """
 
     def __init__(self, recording: Path, upstream: str, *, host: str = "127.0.0.1", port: int = 0) -> None:

@@ -17,12 +17,12 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from perfnb import __version__
-from perfnb.digest import Digester
 from perfnb.errors import PerfnbError, WrongUse
+from perfnb.prompts.digest import Digester
 from perfnb.recording.journal import Row
 from perfnb.recording.recording import Recording
-from perfnb.sources.exchange import Exchange, kept_headers
-from perfnb.sources.http_traffic import request_row
+from perfnb.sources.traffic.exchange import Exchange, kept_headers
+from perfnb.sources.traffic.http_traffic import request_row
 from perfnb.sources.worker import REPORT_EVERY_S, WorkerSource, serve
 from perfnb.target import Request
 

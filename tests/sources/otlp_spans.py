@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from perfnb.digest import Digester
+from perfnb.prompts.digest import Digester
 from perfnb.sources.otlp.rows import RowMaker
 from perfnb.sources.otlp.spans import Event, Group, Span
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfnb.sources.encoding import UnknownEncoding, plain
+from perfnb.sources.traffic.encoding import UnknownEncoding, plain
 
 TEXT = b"".join(b"data: %d\n\n" % number for number in range(300))
 PACKED = {

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfnb.digest import Digester
+from perfnb.prompts.digest import Digester
 from perfnb.recording import TABLES
 from perfnb.sources.content import error_in, has_content
-from perfnb.sources.exchange import Exchange
-from perfnb.sources.http_traffic import cache_status, request_row, route, timing
-from perfnb.sources.sse import Event
+from perfnb.sources.traffic.exchange import Exchange
+from perfnb.sources.traffic.http_traffic import cache_status, request_row, route, timing
+from perfnb.sources.traffic.sse import Event
 
 DIGESTER = Digester(b"k" * 32)
 EVENTS, JSON, LINES = "text/event-stream", "application/json", "application/x-ndjson"

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfnb.prompt import Tool
-from perfnb.sources.llm_answer import Answer, streamed_answer, whole_answer
-from perfnb.sources.llm_usage import usage_columns
+from perfnb.prompts.prompt import Tool
+from perfnb.sources.traffic.llm_answer import Answer, streamed_answer, whole_answer
+from perfnb.sources.traffic.llm_usage import usage_columns
 
 
 def stream(*bodies: Any, names: bool = False) -> Answer:

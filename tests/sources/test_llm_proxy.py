@@ -21,7 +21,7 @@ from llm_upstream import ANSWER, Provider
 from perfnb.errors import NotReachable, WrongUse
 from perfnb.recording import Recording
 from perfnb.sources.llm_proxy import LlmProxy
-from perfnb.sources.recorder_link import FLUSH_AFTER_S
+from perfnb.sources.traffic.recorder_link import FLUSH_AFTER_S
 
 SECRETS = ("sk-planted-key", "planted-azure-key", "planted-anthropic-key", "planted-query-key")
 PRIVATE = "Rosalind Franklin lives in Notting Hill"

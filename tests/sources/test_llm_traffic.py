@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from perfnb.digest import Digester, prompt_tokens
+from perfnb.prompts.digest import Digester, prompt_tokens
 from perfnb.recording import TABLES
-from perfnb.sources.exchange import Exchange
-from perfnb.sources.llm_traffic import bare_row, call_row, provider_of, retry_after_ms
-from perfnb.sources.traceparent import caller
+from perfnb.sources.traffic.exchange import Exchange
+from perfnb.sources.traffic.llm_traffic import bare_row, call_row, provider_of, retry_after_ms
+from perfnb.sources.traffic.traceparent import caller
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PROMPT = {"model": "gpt-x", "messages": [{"role": "user", "content": "How do I open a file?" * 4}]}

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtobufSpan
 
-from perfnb.digest import Digester
+from perfnb.prompts.digest import Digester
 from perfnb.sources.otlp.decode import Malformed, traces_from_protobuf
 from perfnb.sources.otlp.rows import RowMaker
 from perfnb.sources.otlp.spans import Traces

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sources.otlp_spans import call, event, row, rows, span
 
-from perfnb.digest import Digester
+from perfnb.prompts.digest import Digester
 from perfnb.recording.schema import TABLES
 from perfnb.sources.otlp.dialects import Roles, read, table
 from perfnb.sources.otlp.rows import RowMaker

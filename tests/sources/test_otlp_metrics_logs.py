@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from sources.otlp_spans import START, span
 
-from perfnb.digest import Digester
+from perfnb.prompts.digest import Digester
 from perfnb.sources.otlp.decode import logs_from_protobuf, metrics_from_protobuf
 from perfnb.sources.otlp.intake import Intake
 from perfnb.sources.otlp.logs import Waiting, records

@@ -12,8 +12,8 @@ from aiohttp import web
 from http_upstream import Handler, Upstream, exchange_raw, parted, serving
 
 from perfnb.errors import NotReachable, WrongUse
-from perfnb.sources.exchange import Exchange
-from perfnb.sources.passthrough import PassThrough, base_url
+from perfnb.sources.traffic.exchange import Exchange
+from perfnb.sources.traffic.passthrough import PassThrough, base_url
 
 BIG = bytes(range(256)) * 4 * 2**12  # 4 MB
 

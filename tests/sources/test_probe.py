@@ -10,8 +10,8 @@ from http_upstream import running, serving
 
 from perfnb.errors import WrongUse
 from perfnb.recording import Recording
-from perfnb.sources.exchange import Exchange
 from perfnb.sources.probe import Probe, send_all
+from perfnb.sources.traffic.exchange import Exchange
 from perfnb.target import Request
 
 

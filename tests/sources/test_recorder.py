@@ -12,11 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfnb.digest import Digester
+from perfnb.prompts.digest import Digester
 from perfnb.recording import Recording
-from perfnb.sources.exchange import Exchange
-from perfnb.sources.recorder import EVENT, EXCHANGE, FULL_AT_BYTES, GROUP, HEADER, Inbox, Recorder, batches, to_row
-from perfnb.sources.recorder_link import RecorderLink
+from perfnb.sources.traffic.exchange import Exchange
+from perfnb.sources.traffic.recorder import (
+    EVENT,
+    EXCHANGE,
+    FULL_AT_BYTES,
+    GROUP,
+    HEADER,
+    Inbox,
+    Recorder,
+    batches,
+    to_row,
+)
+from perfnb.sources.traffic.recorder_link import RecorderLink
 
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "private words of a person"}]}).encode()
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfnb.sources.sse import Event, events
+from perfnb.sources.traffic.sse import Event, events
 
 CASES = {
     "one": (b"data: hello\n\n", [("message", "hello")]),

@@ -2,7 +2,7 @@ import pytest
 from multidict import CIMultiDict
 from yarl import URL
 
-from perfnb.sources.verbatim import way_out, without_hops
+from perfnb.sources.traffic.verbatim import way_out, without_hops
 
 
 @pytest.mark.parametrize(

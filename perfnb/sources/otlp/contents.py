@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from perfnb.digest import Digester, scale_tokens
-from perfnb.prompt import Tool, text_of
+from perfnb.prompts.digest import Digester, scale_tokens
+from perfnb.prompts.prompt import Tool, text_of
 from perfnb.sources.otlp.dialects import Reading, as_json, read, table
 from perfnb.sources.otlp.messages import as_list, messages_of, nested
 from perfnb.sources.otlp.spans import Event

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from perfnb.digest import Digester
+from perfnb.prompts.digest import Digester
 from perfnb.recording.recording import Content
 from perfnb.sources.base import Emit
 from perfnb.sources.otlp import decode, tolerant

@@ -7,7 +7,7 @@ indexed attributes once nested again, the AI SDK's content parts.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from perfnb.prompt import as_json as json_text
+from perfnb.prompts.prompt import as_json as json_text
 from perfnb.sources.otlp.dialects import as_json
 
 Object = Mapping[str, Any]

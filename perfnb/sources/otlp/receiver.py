@@ -12,8 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from perfnb.digest import Digester
 from perfnb.errors import NotReachable, NotWritable, WrongUse
+from perfnb.prompts.digest import Digester
 from perfnb.recording import Recording
 from perfnb.sources.base import Readiness
 from perfnb.sources.otlp import protocol

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from perfnb.digest import Digester
-from perfnb.prompt import as_json as json_text
+from perfnb.prompts.digest import Digester
+from perfnb.prompts.prompt import as_json as json_text
 from perfnb.recording.recording import Content
 from perfnb.sources.otlp import classify, contents
 from perfnb.sources.otlp.dialects import Reading, as_json, read, table

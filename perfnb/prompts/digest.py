@@ -12,10 +12,10 @@ from typing import Any
 
 import orjson
 
-from perfnb.passages import passages
-from perfnb.prompt import Message, Tool, as_json, read_prompt
+from perfnb.prompts.passages import passages
+from perfnb.prompts.prompt import Message, Tool, as_json, read_prompt
+from perfnb.prompts.sketch import Sketcher
 from perfnb.recording.recording import Content
-from perfnb.sketch import Sketcher
 
 CHARACTERS_PER_TOKEN = 4
 """English text in current tokenizers; an estimate, scaled to the provider's own count where there is one."""
@@ -59,7 +59,7 @@ class Digester:
         return self._digest(text.encode("utf-8", "surrogatepass"))
 
     def sketch(self, text: str) -> list[int]:
-        """Return the shingle sketch of ``text``; see :mod:`perfnb.sketch`."""
+        """Return the shingle sketch of ``text``; see :mod:`perfnb.prompts.sketch`."""
         return self._sketcher.sketch(text)
 
     def request(self, body: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import orjson
 
 from perfnb.errors import PerfnbError
 from perfnb.recording.recording import Recording
-from perfnb.sources.exchange import Exchange
-from perfnb.sources.recorder import EVENT, EXCHANGE, HEADER, source_event
+from perfnb.sources.traffic.exchange import Exchange
+from perfnb.sources.traffic.recorder import EVENT, EXCHANGE, HEADER, source_event
 
 BACKLOG_BYTES = 64 * 2**20
 FLUSH_AFTER_S = 0.02
@@ -30,7 +30,7 @@ PIPE_BYTES = 2**20
 
 
 class RecorderLink:
-    """A recorder process and the way to it; ``arguments`` are those of :mod:`perfnb.sources.recorder`."""
+    """A recorder process and the way to it; ``arguments`` are those of :mod:`perfnb.sources.traffic.recorder`."""
 
     def __init__(self, arguments: Sequence[str], *, name: str, backlog_bytes: int = BACKLOG_BYTES) -> None:
         self.dropped = 0
@@ -158,7 +158,7 @@ class RecorderLink:
 
     async def _spawn(self) -> None:
         self._sent, self._told = 0, {}
-        command = [sys.executable, "-m", "perfnb.sources.recorder", *self._arguments]
+        command = [sys.executable, "-m", "perfnb.sources.traffic.recorder", *self._arguments]
         read_end, write_end = os.pipe()
         try:
             _widen(write_end)

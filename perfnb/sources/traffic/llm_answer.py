@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from perfnb.prompt import Tool, as_json
-from perfnb.sources.sse import DONE, Event, events
+from perfnb.prompts.prompt import Tool, as_json
+from perfnb.sources.traffic.sse import DONE, Event, events
 
 _FINISHED = {
     "end_turn": "stop",

@@ -22,9 +22,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from perfnb.errors import NotReachable, WrongUse
-from perfnb.sources import websocket
-from perfnb.sources.exchange import End, Exchange, kept_headers
-from perfnb.sources.verbatim import (
+from perfnb.sources.traffic import websocket
+from perfnb.sources.traffic.exchange import End, Exchange, kept_headers
+from perfnb.sources.traffic.verbatim import (
     CountingServer,
     TimedConnector,
     VerbatimAnswer,

@@ -9,14 +9,14 @@ from typing import Any
 
 import orjson
 
-from perfnb.digest import CHARACTERS_PER_TOKEN, Digester, prompt_tokens, scale_tokens
-from perfnb.prompt import operation_of
+from perfnb.prompts.digest import CHARACTERS_PER_TOKEN, Digester, prompt_tokens, scale_tokens
+from perfnb.prompts.prompt import operation_of
 from perfnb.recording.journal import Row
-from perfnb.sources.encoding import UnknownEncoding, plain
-from perfnb.sources.exchange import Exchange
-from perfnb.sources.llm_answer import Answer, streamed_answer, whole_answer
-from perfnb.sources.llm_usage import usage_columns
-from perfnb.sources.traceparent import caller
+from perfnb.sources.traffic.encoding import UnknownEncoding, plain
+from perfnb.sources.traffic.exchange import Exchange
+from perfnb.sources.traffic.llm_answer import Answer, streamed_answer, whole_answer
+from perfnb.sources.traffic.llm_usage import usage_columns
+from perfnb.sources.traffic.traceparent import caller
 
 PROVIDERS = {
     "api.openai.com": "openai",

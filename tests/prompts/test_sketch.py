@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfnb.sketch import SKETCH_SIZE, Sketcher, containment, similarity, words
+from perfnb.prompts.sketch import SKETCH_SIZE, Sketcher, containment, similarity, words
 
 KEY = b"k" * 32
 SKETCHER = Sketcher(KEY)

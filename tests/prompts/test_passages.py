@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfnb.passages import passages
+from perfnb.prompts.passages import passages
 
 FACTS = [
     "A connection pool keeps a number of open connections and lends them to whoever needs one. " * 3,

@@ -1,6 +1,6 @@
 """The recorder: a process that reads captured exchanges from its standard input and writes rows into the recording.
 
-Run as ``python -m perfnb.sources.recorder RECORDING llm|http SOURCE …``. Messages are a kind, a length and that many
+Run as ``python -m perfnb.sources.traffic.recorder RECORDING llm|http SOURCE …``. Messages are a kind, a length and that many
 bytes. On its standard output it tells from time to time how many exchanges it has dealt with. It ends when its input
 ends, after the last message: a pass-through that was killed loses nothing it handed over. It runs at a lower priority
 than the traffic.
@@ -20,14 +20,14 @@ from typing import Any
 
 import orjson
 
-from perfnb.digest import Digester
 from perfnb.errors import PerfnbError
+from perfnb.prompts.digest import Digester
 from perfnb.recording.journal import Row, Writer
 from perfnb.recording.manifest import MANIFEST
 from perfnb.recording.recording import Recording
-from perfnb.sources.exchange import Exchange
-from perfnb.sources.http_traffic import request_row, timing
-from perfnb.sources.llm_traffic import bare_row, call_row
+from perfnb.sources.traffic.exchange import Exchange
+from perfnb.sources.traffic.http_traffic import request_row, timing
+from perfnb.sources.traffic.llm_traffic import bare_row, call_row
 
 EXCHANGE, EVENT = 0, 1
 HEADER = struct.Struct("<BI")

@@ -144,7 +144,9 @@ def _texts(role: str, given: Any) -> Iterator[Message]:
 
 
 def _message(item: Mapping[str, Any]) -> Message:
-    if item.keys() == _PLAIN and isinstance(item["content"], str):  # most messages, and the rest takes ten times as long
+    if item.keys() == _PLAIN and isinstance(
+        item["content"], str
+    ):  # most messages, and the rest takes ten times as long
         return Message(_str(item["role"]) or "user", item["content"])
     kind = item.get("type")
     if kind == "function_call":

@@ -6,7 +6,7 @@ Source: the providers' API references; research on how each counts is in the doc
 from collections.abc import Mapping
 from typing import Any
 
-from perfnb.prompt import whole
+from perfnb.prompts.prompt import whole
 
 
 def usage_columns(usage: Mapping[str, Any], *, is_anthropic: bool = False) -> dict[str, Any]:

@@ -5,13 +5,13 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from perfnb.digest import Digester
+from perfnb.prompts.digest import Digester
 from perfnb.recording.journal import Row
 from perfnb.sources.content import as_json_value, error_in, lines, look_into
-from perfnb.sources.encoding import UnknownEncoding, plain
-from perfnb.sources.exchange import Exchange
-from perfnb.sources.sse import events
-from perfnb.sources.traceparent import caller
+from perfnb.sources.traffic.encoding import UnknownEncoding, plain
+from perfnb.sources.traffic.exchange import Exchange
+from perfnb.sources.traffic.sse import events
+from perfnb.sources.traffic.traceparent import caller
 
 _SKETCHED_BYTES = 256 * 2**10
 

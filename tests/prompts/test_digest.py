@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfnb.digest import Digester, prompt_tokens, scale_tokens
-from perfnb.prompt import Tool, operation_of
+from perfnb.prompts.digest import Digester, prompt_tokens, scale_tokens
+from perfnb.prompts.prompt import Tool, operation_of
 from perfnb.recording import TABLES
 
 KEY = bytes(range(32))

@@ -8,7 +8,7 @@ from aiohttp import WSMsgType, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from perfnb.sources.exchange import Exchange
+from perfnb.sources.traffic.exchange import Exchange
 
 _HANDSHAKE = (
     "Host", "Connection", "Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Extensions",

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from perfnb.sources.llm_traffic import provider_of
-from perfnb.sources.passthrough import CAPTURE_BYTES, PassThrough, base_url
-from perfnb.sources.recorder_link import RecorderLink
+from perfnb.sources.traffic.llm_traffic import provider_of
+from perfnb.sources.traffic.passthrough import CAPTURE_BYTES, PassThrough, base_url
+from perfnb.sources.traffic.recorder_link import RecorderLink
 from perfnb.sources.worker import REPORT_EVERY_S
 
 FRONT_CAPTURE_BYTES = 2 * 2**20

@@ -1,0 +1,1 @@
+"""What is kept of prompts and answers: digests, token counts, sketches, recognised passages."""
