@@ -25,7 +25,6 @@ from perfnb import checklist
 from perfnb.demo.faults import FAULTS
 from perfnb.recording import Recording
 from perfnb.staging import DEMO_APP, StagedApp, record_demo
-from perfnb.target import Request
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- incidents: begin -->", "<!-- incidents: end -->"
@@ -79,12 +78,8 @@ def _app(name: str) -> tuple[StagedApp, tuple[str, ...]]:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from planted.plain_stack import CAUSES, USERS, start_plain_app
 
-    def ask(url: str, question: str, number: int) -> Request:
-        return Request(f"{url}/api/ask", json={"q": question, "chat": f"probe {number % 3}"})
-
     app = StagedApp(
         lambda stack, environment: start_plain_app(stack, environment["OPENAI_BASE_URL"]),
-        ask,
         "/up",
         USERS,
         needs_postgres=False,

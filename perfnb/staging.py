@@ -5,14 +5,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from perfnb import checklist
 from perfnb.checklist import Checklist
 from perfnb.demo.stack import Stack
-from perfnb.demo.workload import SESSIONS
 from perfnb.errors import WrongUse
 from perfnb.recorder import Recorder
 from perfnb.recording import Recording
@@ -24,7 +22,6 @@ Evidence = Literal["traces", "front", "probe"]
 
 Tell = Callable[[str], None]
 
-PROBE_REQUESTS = 200
 EXPORT_S = 1.0  # the app's exporter sends its last batch within its schedule delay
 SHOWN_FOR_S = 3600.0
 
@@ -34,14 +31,13 @@ SHOWCASE = ("no-streaming", "slow-embedding", "blocked-event-loop")
 
 @dataclass(frozen=True)
 class StagedApp:
-    """An app that can be staged: how it is started, asked and visited by the demo's users.
+    """An app that can be staged: how it is started and visited by the demo's users.
 
     ``start(stack, environment)`` returns its URL; ``environment`` is what :meth:`Recorder.environment` gave.
-    ``ask(url, question, number)`` makes the request a probe sends. ``health`` is a path that costs nothing.
+    ``health`` is a path that costs nothing, ``users`` are habits of :class:`perfnb.demo.workload.Habits`.
     """
 
     start: Callable[[Stack, Mapping[str, str]], str]
-    ask: Callable[[str, str, int], Request]
     health: str
     users: Mapping[str, Any] = field(default_factory=dict)
     needs_postgres: bool = True
@@ -53,11 +49,7 @@ def _start_demo_app(stack: Stack, environment: Mapping[str, str]) -> str:
     )
 
 
-def _ask_demo_app(url: str, question: str, number: int) -> Request:
-    return Request(f"{url}/chat", json={"session_id": f"customer-{number % SESSIONS + 1}", "message": question})
-
-
-DEMO_APP = StagedApp(_start_demo_app, _ask_demo_app, "/health")
+DEMO_APP = StagedApp(_start_demo_app, "/health")
 
 
 @dataclass(frozen=True)
@@ -113,7 +105,7 @@ def record_demo(
         tell(f"recording for {seconds:.0f} s")
         if evidence == "probe":
             stage.demo.begin(seconds)
-            _probe(stage.recorder, app, stage.app_url, seconds)
+            _probe(stage, app, seconds)
         else:
             stage.demo.run_workload(stage.users_url, seconds, habits=app.users, progress=_every(5, tell))
             time.sleep(EXPORT_S)
@@ -151,16 +143,16 @@ def _front(recorder: Recorder, app: str) -> str:
     return str(getattr(front, "url", ""))
 
 
-def _probe(recorder: Recorder, app: StagedApp, url: str, seconds: float) -> None:
-    from perfnb.demo.questions import openings
+def _probe(stage: Staged, app: StagedApp, seconds: float) -> None:
     from perfnb.sources.probe import Probe
 
-    asked = islice(openings(0), PROBE_REQUESTS)
-    requests = tuple(app.ask(url, question, number) for number, question in enumerate(asked))
+    planned = stage.demo.planned(seconds, habits=app.users)
+    requests = tuple(Request(stage.app_url + each.path, json=dict(each.body)) for each in planned)
 
     def make() -> Source:
-        return Probe(recorder.recording.path, requests, repeat=1, lag_url=url + app.health)
+        return Probe(recorder.recording.path, requests, repeat=1, pause_s=0.05, lag_url=stage.app_url + app.health)
 
+    recorder = stage.recorder
     recorder.start("probe", make)
     until = time.monotonic() + seconds
     while time.monotonic() < until and getattr(recorder.running.get("probe"), "is_alive", False):

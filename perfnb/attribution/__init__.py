@@ -176,7 +176,9 @@ def calls_on_path(recording: Recording) -> pd.DataFrame:
 _CALLS_OF_REQUESTS = """
 SELECT * EXCLUDE (response_text, attributes, messages),
        coalesce(request_model, '') || '|' || coalesce(tools_offered, 0) AS plain_shape,
-       coalesce(json_extract_string(messages, '$[0].opening'), json_extract_string(messages, '$[0].digest'), '') AS opening
+       CASE WHEN json_extract_string(messages, '$[0].role') IN ('system', 'developer')
+            THEN coalesce(json_extract_string(messages, '$[0].opening'), json_extract_string(messages, '$[0].digest'))
+            ELSE '' END AS opening
 FROM model_calls WHERE request_id IN (SELECT request_id FROM wanted_requests)
 ORDER BY start_time
 """

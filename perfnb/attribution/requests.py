@@ -14,6 +14,9 @@ from perfnb.recording import Recording
 # A server span may end a little after its last byte reached the client.
 SLACK_NS = 50_000_000
 
+# … and a call may outlive its request by what it takes to notice the end.
+OUTLIVES_NS = 500_000_000
+
 # Shared part of two sketches from which on a prompt is taken to hold the request's text, and the lead it needs.
 SAME_TEXT = 0.3
 LEAD = 0.15
@@ -87,14 +90,17 @@ FROM joined_calls c JOIN user_requests r ON r.trace_id = c.trace_id GROUP BY c.c
 # A table of its own: joined by range before the owned ones are left out, millions of calls would take long.
 _OWNERLESS = """
 CREATE OR REPLACE TEMP TABLE ownerless AS
-SELECT call_id, start_time FROM joined_calls WHERE call_id NOT IN (SELECT call_id FROM owners)
+SELECT call_id, trace_id, start_time, end_time, duration_ms, error_type FROM joined_calls
+WHERE call_id NOT IN (SELECT call_id FROM owners)
 """
 
-_CANDIDATES = """
+# A call ends before its request does, unless the request was broken off.
+_CANDIDATES = f"""
 CREATE OR REPLACE TEMP TABLE candidates AS
 SELECT c.call_id, r.request_id, c.start_time - r.start_time AS distance,
        count(*) OVER (PARTITION BY c.call_id) AS rivals
 FROM ownerless c JOIN user_requests r ON c.start_time >= r.start_time AND c.start_time < r.end_time
+WHERE c.end_time <= r.end_time + {OUTLIVES_NS} OR r.error_type IS NOT NULL OR r.client_disconnected
 """
 
 _BY_TIME = """
@@ -110,6 +116,20 @@ FROM candidates a JOIN user_requests r USING (request_id) JOIN llm_calls c USING
 WHERE a.rivals BETWEEN 2 AND 50 AND r.body_sketch IS NOT NULL AND c.messages IS NOT NULL
 LIMIT 200000
 """
+
+# A call that was still open when recording stopped, and whose request no one saw end, stands for that request.
+_UNFINISHED = (
+    """
+    INSERT INTO user_requests BY NAME
+    SELECT call_id AS request_id, trace_id, 'unfinished' AS source, 'unfinished' AS error_type, start_time, end_time,
+           duration_ms
+    FROM ownerless WHERE error_type = 'unfinished' AND call_id NOT IN (SELECT call_id FROM owners)
+    """,
+    """
+    INSERT INTO owners SELECT call_id, call_id, 1.0 FROM ownerless
+    WHERE error_type = 'unfinished' AND call_id NOT IN (SELECT call_id FROM owners)
+    """,
+)
 
 # A chain is one prompt with its retries: attempts go on as long as the one before failed. Prompts sent once are most.
 _CHAINS = """
@@ -166,7 +186,7 @@ def build(recording: Recording) -> None:
         connection.execute("INSERT INTO owners SELECT call_id, request_id, certainty FROM told_apart")
         connection.unregister("told_apart")
         connection.execute("DELETE FROM candidates WHERE call_id IN (SELECT call_id FROM owners)")
-    for step in (_BY_TIME, _CHAINS, _OWNED, _WIDE):
+    for step in (_BY_TIME, *_UNFINISHED, _CHAINS, _OWNED, _WIDE):
         connection.execute(step)
 
 
@@ -196,4 +216,6 @@ def _shared_text(body_sketch: str, prompt: frozenset[int]) -> float:
 
 
 def _prompt_sketch(messages: str) -> frozenset[int]:
-    return frozenset(value for message in json.loads(messages) for value in message.get("sketch") or ())
+    return frozenset(
+        value for message in json.loads(messages) for part in ("sketch", "edges") for value in message.get(part) or ()
+    )

@@ -19,6 +19,9 @@ from perfnb.recording.recording import Content
 
 CHARACTERS_PER_TOKEN = 4
 """English text in current tokenizers; an estimate, scaled to the provider's own count where there is one."""
+EDGES = 300, 500
+"""Characters at both ends of the last user message that get a sketch of their own: there the question stands that a
+request asked, between instructions and passages of which a sketch of the whole keeps little else."""
 REMEMBERED_TEXTS = 20_000
 OPENING_CHARACTERS = 40
 """Prompts made from one template begin alike, whatever passages or names follow."""
@@ -77,6 +80,9 @@ class Digester:
             "conversation_id": self.digest(prompt.conversation) if prompt.conversation else None,
             "messages": [self._message(message, index) for index, message in enumerate(prompt.messages)],
         }
+        users = [index for index, message in enumerate(prompt.messages) if message.role == "user"]
+        if users and len(text := prompt.messages[users[-1]].text) > sum(EDGES):
+            columns["messages"][users[-1]]["edges"] = self.sketch(text[: EDGES[0]]) + self.sketch(text[-EDGES[1] :])
         return columns | prompt_totals(columns["messages"])
 
     def answer(self, text: str, tool_calls: Sequence[Tool]) -> dict[str, Any]:

@@ -98,3 +98,16 @@ def test_many_requests_are_joined(tmp_path: Path) -> None:
     frame = calls(made)
     assert frame["request_id"].nunique() == 3000
     assert (frame["certainty"] == 1).all()
+
+
+def test_a_call_that_outlives_a_request_is_not_its(tmp_path: Path) -> None:
+    hung = call(100, 20_000, error_type="unfinished")
+    made = recording(tmp_path, requests=[request(0, 1000), request(300, 1000)], calls=[hung, call(500, 200)])
+    assert owner(made)[hung["call_id"]] == (hung["call_id"], 1.0)
+    assert requests(made)["source"].tolist() == ["front", "unfinished", "front"]
+
+
+def test_a_call_of_a_request_that_was_broken_off_may_go_on(tmp_path: Path) -> None:
+    left = request(0, 1000, error_type="disconnected", client_disconnected=True)
+    hung = call(100, 20_000, error_type="unfinished")
+    assert owner(recording(tmp_path, requests=[left], calls=[hung]))[hung["call_id"]] == (left["request_id"], 1.0)
