@@ -185,14 +185,14 @@ def blocked_event_loop(
     recording: Recording,
     objectives: Objectives,
     *,
-    min_part: float = 0.1,
+    min_part: float = 0.15,
     min_held_s: float = 0.4,
     one_place: float = 0.3,
     late_ms: float = 250,
 ) -> Finding | Clear:
     """Synchronous work holds the event loop, so that all requests stand still together (R21).
 
-    Seen in stacks, where one place accounts for a good part of it (waits for the interpreter lock are everywhere); or
+    Seen in stacks, where one call accounts for a good part of it (waits for the interpreter lock are everywhere); or
     by a light request that is answered late while another is under way.
 
     Source: E37, D32, C22
@@ -202,19 +202,18 @@ def blocked_event_loop(
         return _late_beside_others(recording, objectives, late_ms)
     held, total = float(seen["held_s"].sum()), float(seen["seen_s"].sum())
     part = held / total if total else 0.0
-    places = seen.dropna(subset=["where"]).groupby("where")["held_s"].sum().sort_values(ascending=False)
+    places = seen.dropna(subset=["where"]).groupby(["where", "doing"])["held_s"].sum().sort_values(ascending=False)
     first = float(places.iloc[0]) if len(places) else 0.0
     if part < min_part or held < min_held_s or first < one_place * held:
         return Clear(f"the event loop was held for {held:.1f} of {total:.1f} s seen, {first:.1f} s of it at one place")
-    where = str(places.index[0])
-    doing = seen[seen["where"] == where].groupby("doing")["held_s"].sum().idxmax()
+    where, doing = places.index[0]
     return Finding(
         title=f"The event loop stands still {part:.0%} of the time, most of it in {where}",
         severity=severity(part / min_part, part),
         share=part,
         evidence=(
-            f"of {total:.1f} s in which stacks of the loop were seen, it was held for {held:.1f} s, {first:.1f} s of it at this line",
-            f"there it is in {doing}",
+            f"of {total:.1f} s in which stacks of the loop were seen, it was held for {held:.1f} s, {first:.1f} s of it in one call",
+            f"there it waits in {doing}",
         ),
         remedy="Await the asynchronous form of this call, or move it off the loop with asyncio.to_thread.",
         effort="low",

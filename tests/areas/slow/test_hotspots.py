@@ -58,9 +58,9 @@ ALWAYS = [request(0, 60_000)]
     [
         ("xxxx....xxxx....", ALWAYS, True),
         ("x.x.x.x.x.x.x.x.", ALWAYS, False),  # busy, but never twice in a row
-        ("xx" + "." * 20, ALWAYS, False),  # an eleventh of the time
-        ("xxx" + "." * 28, ALWAYS, False),
-        ("xxx" + "." * 26, ALWAYS, True),
+        ("xx" + "." * 12, ALWAYS, False),  # a seventh of the time
+        ("xxx" + "." * 18, ALWAYS, False),
+        ("xxx" + "." * 16, ALWAYS, True),
         ("................", ALWAYS, False),
         ("xxxxxxxx........", [request(1500, 60_000)], False),  # while nobody waited
     ],
@@ -73,7 +73,7 @@ def test_blocked_event_loop(tmp_path: Path, pattern: str, requests: list[Row], f
 
 @pytest.mark.parametrize(
     ("blocked", "busy", "idle", "found"),
-    [(60, 0, 400, True), (40, 0, 400, False), (0, 300, 400, False), (45, 0, 400, True), (19, 0, 100, False)],
+    [(80, 0, 400, True), (70, 0, 400, False), (0, 300, 400, False), (71, 0, 400, True), (19, 0, 80, False)],
 )
 def test_a_callback_off_the_processor_holds_the_loop(
     tmp_path: Path, blocked: int, busy: int, idle: int, found: bool
