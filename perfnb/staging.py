@@ -129,7 +129,7 @@ def _every(turns: int, tell: Tell) -> Callable[[Mapping[str, Any]], None]:
 
     def progress(report: Mapping[str, Any]) -> None:
         if next(count) % turns == 0:
-            tell(f"  {report.get('sent', 0)} requests sent, {report.get('answered', 0)} answered")
+            tell(f"  {report.get('sent', 0)} requests sent")
 
     return progress
 
