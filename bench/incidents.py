@@ -52,9 +52,9 @@ def main() -> int:
     if options.only:
         causes = [cause for cause in causes if cause in options.only]
     with tempfile.TemporaryDirectory(prefix="perfnb-incidents-") as folder, ThreadPoolExecutor(options.jobs) as pool:
-        healthy = None if options.only else pool.submit(_named, Path(folder), None, options)
+        healthy = pool.submit(_named, Path(folder), None, options)
         incidents = list(pool.map(lambda cause: _stage(Path(folder), cause, options), causes))
-        named_healthy = healthy.result() if healthy else []
+        named_healthy = healthy.result()
     result = {
         "schema": 1,
         "incidents": [asdict(incident) for incident in incidents],
@@ -90,7 +90,7 @@ def _app(name: str) -> tuple[StagedApp, tuple[str, ...]]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--area", help="one area only")
-    parser.add_argument("--only", nargs="+", metavar="CAUSE", help="these causes only, without the healthy app")
+    parser.add_argument("--only", nargs="+", metavar="CAUSE", help="these causes only, and the healthy app")
     parser.add_argument("--app", default="demo", choices=("demo", "plain"))
     parser.add_argument("--evidence", default="traces", choices=("traces", "front", "probe"))
     parser.add_argument("--seconds", type=float, default=20, help="length of each recording")
