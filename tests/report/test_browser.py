@@ -96,6 +96,15 @@ def opened(browser, pages):
         context.close()
 
 
+def wait_until(page, claim: str, *, tries: int = 300) -> None:
+    """Ask again and again: Playwright's own waiting evaluates strings in the page, which its policy rightly refuses."""
+    for _ in range(tries):
+        if page.evaluate(claim):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"never true: {claim}")
+
+
 @pytest.mark.parametrize("colours", ["light", "dark"])
 @pytest.mark.parametrize("name", ["postmortem", "notebook", "plain"])
 def test_every_chart_draws_without_network_or_complaint(opened, pages, name, colours):
@@ -204,7 +213,7 @@ def test_charts_follow_when_the_reader_turns_the_light_off(opened):
     colour = "getComputedStyle(document.querySelector('figure.chart .xtitle')).fill"
     light = page.evaluate(colour)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{colour} !== '{light}'")
+    wait_until(page, f"{colour} !== '{light}'")
 
 
 @pytest.mark.parametrize("name", ["postmortem", "notebook", "plain"])
@@ -218,8 +227,9 @@ def test_it_prints_with_charts_in_light_colours_within_the_paper(opened):
     assert page.pdf(format="A4")[:4] == b"%PDF"
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    page.wait_for_function(
-        "[...document.querySelectorAll('figure.chart .main-svg')].every(svg => svg.getBoundingClientRect().width <= 700)"
+    wait_until(
+        page,
+        "[...document.querySelectorAll('figure.chart .main-svg')].every(svg => svg.getBoundingClientRect().width <= 700)",
     )
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
