@@ -12,7 +12,7 @@ from perfnb.errors import NotPermitted, NotReachable
 
 
 def scratch_folders() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).glob("perfnb-postgres-*")}
+    return {path.name for path in Path(tempfile.gettempdir()).glob(f"perfnb-postgres-{os.getpid()}-*")}
 
 
 def test_a_server_with_the_extensions_for_as_long_as_the_block(tmp_path: Path) -> None:
