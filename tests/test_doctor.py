@@ -36,7 +36,7 @@ def test_every_source_and_the_environment_is_examined_once() -> None:
     found = doctor.examine(Target())
     names = [each.source for each in found]
     assert names == [
-        "proxy", "otlp", "front", "probe", "logs", "process", "stacks", "postgres", "docker",
+        "proxy", "otlp", "front", "probe", "logs", "process", "stacks",
         "python", "machine", "disk", "duckdb", "py-spy", "tiktoken", "demo",
     ]  # fmt: skip
     assert all(each.found for each in found)
@@ -80,35 +80,10 @@ def test_an_address_that_is_none(url: str) -> None:
     assert readiness.proxy(Target(upstream=url)).found == "not an address"
 
 
-def test_a_database_that_can_not_be_reached_is_told_without_its_password(silent: int) -> None:
-    found = readiness.postgres(Target(dsn=f"postgresql://app:hunter2@127.0.0.1:{silent}/shop"))
-    assert not found.works
-    assert "hunter2" not in str(found)
-    assert found.needs
-
-
 def test_no_password_in_anything_it_says(silent: int, tmp_path: Path) -> None:
     url = f"http://user:hunter2@127.0.0.1:{silent}/?key=hunter2"
     target = Target(upstream=url, app=url, listen=0, requests=(Request(url),), dsn=url)
     assert "hunter2" not in str(doctor.examine(target))
-
-
-@pytest.mark.parametrize(
-    ("make", "works", "found"),
-    [
-        (lambda folder: "unix://" + str(folder / "no.sock"), False, "no "),
-        (lambda folder: "unix://" + str(folder), True, ""),
-        (lambda folder: "tcp://127.0.0.1:1", False, "127.0.0.1:1 does not answer"),
-    ],
-)
-def test_docker_is_looked_for_where_it_is_said_to_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: object, works: bool, found: str
-) -> None:
-    assert callable(make)
-    monkeypatch.setenv("DOCKER_HOST", make(tmp_path))
-    answer = readiness.docker(Target())
-    assert answer.works is works
-    assert answer.found.startswith(found)
 
 
 def test_a_process_that_is_gone() -> None:

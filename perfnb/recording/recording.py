@@ -38,10 +38,10 @@ HOW_TO_MEASURE = {
     "http_requests": "requests: perfnb record --listen PORT --app URL, or --url URL, or server spans",
     "samples": "metrics: perfnb record --pid PID",
     "stacks": "stacks: perfnb record --pid PID (py-spy), or perfnb import STACKS.txt",
-    "statements": "a Postgres DSN: perfnb record --dsn DSN",
-    "catalog": "a Postgres DSN: perfnb record --dsn DSN",
-    "plans": "a Postgres DSN: perfnb record --dsn DSN",
-    "allocations": "heap snapshots: perfnb record --heap",
+    "statements": "a Postgres source, which this version does not have yet",
+    "catalog": "a Postgres source, which this version does not have yet",
+    "plans": "a Postgres source, which this version does not have yet",
+    "allocations": "a heap source, which this version does not have yet",
     "events": "a timeline",
 }
 

@@ -35,8 +35,6 @@ def kinds() -> tuple[Kind, ...]:
         Kind("logs", ("spans",), "--log FILE", ready.logs),
         Kind("process", ("samples",), "--pid PID", ready.process),
         Kind("stacks", ("stacks",), "--pid PID", ready.stacks),
-        Kind("postgres", ("statements", "catalog", "plans", "samples"), "--dsn DSN", ready.postgres),
-        Kind("docker", ("samples",), "a container on this host", ready.docker),
     )
     return (*ours, *(_loaded(point) for point in entry_points(group="perfnb.sources")))
 

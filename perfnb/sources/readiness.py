@@ -82,33 +82,6 @@ def stacks(target: Target) -> Readiness:
     return Readiness("stacks", False, "py-spy works here; no process named", NO_PID)
 
 
-def postgres(target: Target) -> Readiness:
-    """Tell whether the database lets us in, and its version."""
-    if not target.dsn:
-        return Readiness("postgres", False, "no database named", "--dsn DSN; a role with pg_monitor is enough")
-    try:
-        import psycopg
-
-        with psycopg.connect(target.dsn, connect_timeout=round(PATIENCE_S)) as connection:
-            version = connection.info.server_version
-    except Exception as error:  # its text may hold the DSN with its password; its kind does not
-        return Readiness("postgres", False, f"no way in: {type(error).__name__}", "check --dsn with psql")
-    return Readiness("postgres", True, f"PostgreSQL {version // 10_000}.{version % 10_000}")
-
-
-def docker(target: Target) -> Readiness:
-    """Tell whether Docker's socket may be used."""
-    address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if not address.startswith("unix://"):
-        return _reached("docker", address.replace("tcp://", "http://"))
-    path = Path(address.removeprefix("unix://"))
-    if not path.exists():
-        return Readiness("docker", False, f"no {path}", "needed for container metrics only: start Docker")
-    if not os.access(path, os.R_OK | os.W_OK):
-        return Readiness("docker", False, f"{path} is not ours to use", "add your user to the group docker")
-    return Readiness("docker", True, str(path))
-
-
 def pid_of(target: Target) -> int | None:
     """Return the app's process as named, or who listens at its address on this host."""
     from perfnb.sources.process import pid_listening_on
