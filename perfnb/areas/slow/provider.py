@@ -10,6 +10,9 @@ from perfnb.finding import Clear, Estimate, Finding
 from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
 
+# What models of the fast class write, an assumption that estimates name: the floor and a usual figure, tokens/s.
+QUICK_TOKENS_PER_S = (50, 100)
+
 HOW_TO_PROXY = "record through the proxy: perfnb record --upstream URL"
 
 
@@ -57,7 +60,7 @@ def slow_model(
     episode = _slow_episode(recording)
     if episode is not None:
         slow = slow[slow["model"].map(lambda model: _usual_speed(recording, model, episode)) < limit.value]
-    lost = (slow["generating_ms"] * (1 - slow["output_tokens_per_s"] / 50).clip(lower=0)).sum()
+    lost = (slow["generating_ms"] * (1 - slow["output_tokens_per_s"] / QUICK_TOKENS_PER_S[0]).clip(lower=0)).sum()
     share = share_of_wait(recording, lost)
     if slow.empty or share < min_share:
         fastest = models["output_tokens_per_s"].min()
@@ -73,13 +76,13 @@ def slow_model(
         share=share,
         evidence=(
             f"{worst['calls']:.0f} calls, {worst['input_tokens']:.0f} input and {worst['output_tokens']:.0f} output tokens, {worst['duration_ms']:.0f} ms (medians)",
-            f"objective: at least {limit.value:.0f} tokens/s; models of the fast class write 50 and more",
+            f"objective: at least {limit.value:.0f} tokens/s; models of the fast class write {QUICK_TOKENS_PER_S[0]} and more",
             "its speed is the same throughout the recording",
         ),
         remedy="Use a faster model where the task allows it, or route simple questions to one; check quality on your own prompts.",
         effort="medium",
-        estimate=Estimate("call_duration_ms", float(worst["duration_ms"]), float(worst["output_tokens"] / 100 * 1000),
-                          float(worst["output_tokens"] / 50 * 1000), ("a model that writes 50 to 100 tokens/s",)),
+        estimate=Estimate("call_duration_ms", float(worst["duration_ms"]), float(worst["output_tokens"] / QUICK_TOKENS_PER_S[1] * 1000),
+                          float(worst["output_tokens"] / QUICK_TOKENS_PER_S[0] * 1000), ("a model that writes {} to {} tokens/s".format(*QUICK_TOKENS_PER_S),)),
         frame=models,
         figure="speed_by_model",
     )  # fmt: skip
