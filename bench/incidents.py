@@ -45,15 +45,15 @@ class Incident:
 def main() -> int:
     options = _options()
     started = time.monotonic()
-    _, stageable = _app(options.app)
+    app, stageable = _app(options.app)
     causes = [
         fault.cause for fault in FAULTS.values() if options.area in (None, fault.area) and fault.cause in stageable
     ]
     if options.only:
         causes = [cause for cause in causes if cause in options.only]
     with tempfile.TemporaryDirectory(prefix="perfnb-incidents-") as folder, ThreadPoolExecutor(options.jobs) as pool:
-        healthy = pool.submit(_named, Path(folder), None, options)
-        incidents = list(pool.map(lambda cause: _stage(Path(folder), cause, options), causes))
+        healthy = pool.submit(_named, Path(folder), None, app, options)
+        incidents = list(pool.map(lambda cause: _stage(Path(folder), cause, app, options), causes))
         named_healthy = healthy.result()
     result = {
         "schema": 1,
@@ -101,15 +101,15 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _stage(folder: Path, cause: str, options: argparse.Namespace) -> Incident:
+def _stage(folder: Path, cause: str, app: StagedApp, options: argparse.Namespace) -> Incident:
     fault = FAULTS[cause]
-    named = _named(folder, cause, options)
+    named = _named(folder, cause, app, options)
     rank = named.index(cause) + 1 if cause in named else None
     false = [each for each in named if each != cause and each not in fault.consequences]
     return Incident(cause, fault.area, "live", rank, named, false)
 
 
-def _named(folder: Path, cause: str | None, options: argparse.Namespace) -> list[str]:
+def _named(folder: Path, cause: str | None, app: StagedApp, options: argparse.Namespace) -> list[str]:
     """Stage ``cause`` (or nothing) and return the causes perfnb names, first one first."""
     name = cause or "healthy"
     print(f"staging {name}", file=sys.stderr)
@@ -119,6 +119,7 @@ def _named(folder: Path, cause: str | None, options: argparse.Namespace) -> list
         [cause] if cause else [],
         seconds=options.seconds,
         evidence=options.evidence,
+        app=app,
         logs=home,
     )
     with Recording.open(path) as recording:
