@@ -86,8 +86,8 @@ def slow_processing(
 ) -> Finding | Clear:
     """The app's own work before, between or after the model calls takes much of the wait (R10).
 
-    Time inside a named stage is that stage's (dominant-stage); what sampled stacks explain as a blocked event loop or
-    a hot spot is theirs.
+    Time inside a stage is that stage's (dominant-stage); what sampled stacks explain as a blocked event loop or a hot
+    spot is theirs.
 
     Source: B8, B9
     """
@@ -97,6 +97,9 @@ def slow_processing(
     own = path[(path["id"] == path["request_id"])].set_index("request_id")["exclusive_ms"]
     with_calls = set(path.loc[path["call_id"].notna(), "request_id"])
     own = own[own.index.isin(with_calls)]
+    if not recording.has("spans"):
+        between = stages_between_calls(recording).groupby("request_id")["exclusive_ms"].sum()
+        own = own.sub(between.reindex(own.index, fill_value=0.0)).clip(lower=0.0)
     if own.empty:
         return Clear("no request with a model call spends time of its own")
     share = share_of_wait(recording, own.sum() - explained_by_stacks(recording))
@@ -121,6 +124,26 @@ def slow_processing(
     )
 
 
+def stages_between_calls(recording: Recording) -> pd.DataFrame:
+    """Return what requests did between two model calls of different kinds: request_id, stage, exclusive_ms.
+
+    From an embeddings call to the chat call that follows, say, an app searches, ranks and puts its prompt together.
+    Only requests whose critical path is known.
+    """
+    frame = prepare(recording).query(_BETWEEN_CALLS)
+    return frame[frame["request_id"].isin(critical_path(recording)["request_id"])]
+
+
+_BETWEEN_CALLS = """
+SELECT request_id, 'between ' || earlier || ' and ' || operation AS stage, (start_time - done) / 1e6 AS exclusive_ms
+FROM (SELECT request_id, operation, start_time, lag(operation) OVER (PARTITION BY request_id ORDER BY start_time) AS earlier,
+             max(end_time) OVER (PARTITION BY request_id ORDER BY start_time
+                                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS done
+      FROM owned_calls WHERE request_id IS NOT NULL)
+WHERE earlier <> operation AND start_time > done
+"""
+
+
 def _when(recording: Recording, own: pd.Series) -> tuple[float, float, float]:
     """Return the medians of a request's time before its first call, between calls, and after the last."""
     frame = (
@@ -141,20 +164,22 @@ def _when(recording: Recording, own: pd.Series) -> tuple[float, float, float]:
 def dominant_stage(
     recording: Recording, objectives: Objectives, *, min_share: float = 0.4, min_ms: float = 300
 ) -> Finding | Clear:
-    """One named stage other than the model takes most of each request (R11).
+    """One stage other than the model takes most of each request (R11).
 
-    With stage times from logs alone, where nothing tells what a stage consists of, any stage may be named.
+    Stages are named spans. Where there are none, they are what lies between two model calls of different kinds, seen
+    from outside. With stage times from logs alone, where nothing tells what a stage consists of, any may be named.
 
     Source: C8, C9, D15
     """
-    if not recording.has("spans"):
+    if not recording.has("http_requests") and not recording.has("llm_calls") and recording.has("spans"):
+        return _dominant_in_logs(recording, objectives, min_share)
+    path = critical_path(recording)
+    if recording.has("spans"):
+        own = path[~path["kind"].isin(NOT_THE_APP) & (path["stage"] != "")]
+    elif (own := stages_between_calls(recording)).empty:
         raise NotMeasured(
             "no stages", hint="stages: traces (--otlp), perfnb.step in the app, or stage times in logs (--log)"
         )
-    if not recording.has("http_requests") and not recording.has("llm_calls"):
-        return _dominant_in_logs(recording, objectives, min_share)
-    path = critical_path(recording)
-    own = path[~path["kind"].isin(NOT_THE_APP) & (path["stage"] != "")]
     stages = own.groupby("stage").agg(total_ms=("exclusive_ms", "sum"), requests=("request_id", "nunique"))
     usual = own.groupby(["stage", "request_id"])["exclusive_ms"].sum().groupby("stage").median()
     if stages.empty:

@@ -41,6 +41,41 @@ def test_slow_processing_tells_before_from_after(tmp_path: Path) -> None:
     assert "before the first model call 700 ms, between calls 0 ms, after the last 200 ms" in finding.evidence[1]
 
 
+def searching(between_ms: float, before_ms: float = 0, first: str = "embeddings") -> Any:
+    def make(at: float) -> list[Row]:
+        start = at + before_ms
+        whole = before_ms + 200 + between_ms + 800
+        return [request(at, whole), call(start, 200, operation=first), call(start + 200 + between_ms, 800)]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "slow_processing", "dominant_stage"),
+    [
+        (searching(2000), False, True),
+        (searching(20), False, False),
+        (searching(20, before_ms=2000), True, False),
+        (searching(900), False, False),  # requests meet their objective
+        (searching(2000, first="chat"), True, None),  # two calls of one kind bound no stage
+        (own_work(2000), True, None),
+    ],
+)
+def test_from_outside_a_stage_lies_between_calls_of_different_kinds(
+    tmp_path: Path, make: Any, slow_processing: bool, dominant_stage: bool | None
+) -> None:
+    rows = split(every(5000, 8, make))
+    assert isinstance(answer(tmp_path / "own", "slow-processing", **rows), Finding) is slow_processing
+    if dominant_stage is None:
+        with pytest.raises(NotMeasured):
+            answer(tmp_path, "dominant-stage", **rows)
+        return
+    found = answer(tmp_path, "dominant-stage", **rows)
+    assert isinstance(found, Finding) is dominant_stage
+    if isinstance(found, Finding):
+        assert "between embeddings and chat" in found.title
+
+
 def test_slow_processing_needs_requests(tmp_path: Path) -> None:
     with pytest.raises(NotMeasured):
         answer(tmp_path, "slow-processing", calls=[call()])
