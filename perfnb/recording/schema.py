@@ -106,7 +106,8 @@ LLM_CALLS = Table(
         _text("span_id", "the call's own span; null for a call only the proxy saw"),
         _text("parent_span_id", "the span that made the call"),
         _text("source", "proxy or span"),
-        _text("arm", "trial arm the call was given to; null outside trials"),
+        _text("arm", "trial arm the call was given to, as trial/A; null outside trials"),
+        _text("answered_by", "cache where the proxy answered from a cache of its own; null where the provider did"),
         _text("provider", "openai, anthropic, … or the upstream's host name"),
         _text("path", "request path at the provider, e.g. /v1/chat/completions"),
         _text("operation", "chat, text_completion, responses, embeddings, models or other"),
@@ -174,7 +175,7 @@ LLM_CALLS = Table(
 HTTP_REQUESTS = Table(
     "http_requests",
     "one request to the target",
-    "front, probe, otlp (server spans)",
+    "front, probe, load, otlp (server spans)",
     "start_time",
     (
         _text("request_id", "unique within the recording"),
@@ -203,8 +204,10 @@ HTTP_REQUESTS = Table(
         _count("users", "load: concurrent users"),
         _text(
             "phase",
-            "measure, warm-up or lag (a light request sent beside another to see whether the app still answers)",
+            "measure, warm-up, lag (a light request sent beside another to see whether the app still answers) or control (one that a trial's change can't affect)",
         ),
+        _text("arm", "trial and arm a load run sent it for: 4711abcd/A; null outside trials"),
+        _count("block", "number of the block within its trial"),
     ),
 )
 

@@ -5,7 +5,6 @@ event loop is blocked answers it late.
 """
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -13,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from multidict import CIMultiDict
 from yarl import URL
 
-from perfnb import __version__
-from perfnb.errors import PerfnbError, WrongUse
+from perfnb.errors import PerfnbError
 from perfnb.prompts.digest import Digester
 from perfnb.recording.journal import Row
 from perfnb.recording.recording import Recording
-from perfnb.sources.traffic.exchange import Exchange, kept_headers
+from perfnb.sources.traffic.client import checked, client, opened, send
+from perfnb.sources.traffic.exchange import Exchange
 from perfnb.sources.traffic.http_traffic import request_row
 from perfnb.sources.worker import REPORT_EVERY_S, WorkerSource, serve
 from perfnb.target import Request
@@ -56,7 +54,7 @@ class Probe(WorkerSource):
         lag: bool = True,
     ) -> None:
         for request in requests:
-            _checked(request.url)
+            checked(request.url)
         settings = {"requests": [vars(request) | {"headers": dict(request.headers)} for request in requests]}
         given = {"repeat": repeat, "pause_s": pause_s, "lag_url": lag_url, "lag": lag}
         super().__init__("probe", "perfnb.sources.probe", recording, settings | given)
@@ -85,7 +83,7 @@ async def send_all(
     first_of_path = {(request.method, URL(request.url).path): request for request in reversed(requests)}
     passes = [("warm-up", request) for request in requests if request in first_of_path.values()]
     passes += [("measure", request) for _ in range(repeat) for request in requests]
-    async with _session() as session, _session() as light_session:
+    async with client() as session, client() as light_session:
         for number, (phase, request) in enumerate(passes):
             if number:
                 await _unless(stop, asyncio.sleep(pause_s))
@@ -101,39 +99,11 @@ async def send_all(
 
 async def _send(session: aiohttp.ClientSession, request: Request, phase: str, record: Record) -> None:
     """Send one request, read its answer to the end or to its deadline, and record it."""
-    url = URL(request.url)
-    exchange = Exchange(request.method.upper(), url.raw_path, time.time_ns(), time.perf_counter())
-    exchange.query = url.raw_query_string
+    exchange = opened(request, time.time_ns(), time.perf_counter())
     try:
-        async with asyncio.timeout(request.timeout_s):
-            await _exchange(session, request, exchange)
-    except TimeoutError:
-        exchange.end = "timeout"
-    except asyncio.CancelledError:
-        exchange.end = "unfinished"
-        raise
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        exchange.end = "unreachable" if exchange.status is None else "broken"
-        exchange.error = type(error).__name__
+        await send(session, request, exchange, CAPTURE_BYTES)
     finally:
-        exchange.ended = time.perf_counter()
         record(exchange, phase)
-
-
-async def _exchange(session: aiohttp.ClientSession, request: Request, exchange: Exchange) -> None:
-    body = None if request.json is None else json.dumps(request.json).encode()
-    headers = CIMultiDict(request.headers)
-    if body is not None:
-        headers.setdefault("Content-Type", "application/json")
-        exchange.sent(body, CAPTURE_BYTES)
-    headers.setdefault("User-Agent", f"perfnb/{__version__}")
-    exchange.request_headers = kept_headers(headers)
-    async with session.request(request.method, request.url, headers=headers, data=body) as answer:
-        exchange.answered = time.perf_counter()
-        exchange.status = answer.status
-        exchange.response_headers = kept_headers(answer.headers)
-        async for data in answer.content.iter_any():
-            exchange.received(data, time.perf_counter(), CAPTURE_BYTES)
 
 
 async def _send_beside(session: aiohttp.ClientSession, light: Request, record: Record, answered: asyncio.Event) -> None:
@@ -162,15 +132,6 @@ async def _unless(
         done, _ = await asyncio.gather(*tasks, return_exceptions=True)
     if isinstance(done, Exception):
         raise done
-
-
-def _session() -> aiohttp.ClientSession:
-    """Return a client that behaves the same at every request: bytes as they come, no cookies, no timeouts of its own."""
-    return aiohttp.ClientSession(
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-    )
 
 
 class _Rows:
@@ -206,15 +167,6 @@ class _Rows:
 
     def _row(self, exchange: Exchange, phase: str) -> Row:
         return request_row(Exchange.decoded(exchange.encoded()), self._digester, "probe", phase=phase)
-
-
-def _checked(url: str) -> None:
-    try:
-        is_usable = URL(url).scheme in ("http", "https") and bool(URL(url).host)
-    except ValueError:
-        is_usable = False
-    if not is_usable:
-        raise WrongUse(f"{url!r} is no address to send a request to", hint="write it like http://127.0.0.1:8000/chat")
 
 
 async def run(settings: Mapping[str, Any], report: Callable[[dict[str, Any]], None], stop: asyncio.Event) -> None:

@@ -2,7 +2,8 @@
 
 The child is ``python -m MODULE``. It reads one line of JSON settings from its standard input and from then on takes the
 end of that input as the order to stop: when the parent dies, even by kill -9, the child goes too. On its standard
-output it writes JSON lines: ``{"ready": {...}}`` once it serves, then ``{"counters": {...}}`` from time to time.
+output it writes JSON lines: ``{"ready": {...}}`` once it serves, then ``{"counters": {...}}`` from time to time. A worker
+that takes orders is given them as further JSON lines.
 """
 
 import asyncio
@@ -51,6 +52,16 @@ class WorkerSource:
     def is_alive(self) -> bool:
         """Tell whether the worker still runs."""
         return self._process is not None and self._process.poll() is None
+
+    def order(self, message: Mapping[str, Any]) -> None:
+        """Hand the worker ``message``; raises NotReachable where it is gone."""
+        try:
+            assert self._process is not None
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError):
+            raise NotReachable(f"{self.name} has ended", hint=self._error.get("hint", "see the lines above")) from None
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -106,10 +117,12 @@ class WorkerSource:
 
 def serve(
     main: Callable[[Mapping[str, Any], Callable[[dict[str, Any]], None], asyncio.Event], Awaitable[None]],
+    hear: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
     """Be a worker: run ``main(settings, report, stop)`` on uvloop until standard input ends.
 
-    ``main`` calls ``report({"ready": {...}})`` once it serves and returns soon after ``stop`` is set.
+    ``main`` calls ``report({"ready": {...}})`` once it serves and returns soon after ``stop`` is set. ``hear`` is called
+    in the loop with each order.
     """
     import uvloop
 
@@ -125,7 +138,7 @@ def serve(
     async def run() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        threading.Thread(target=_wait_for_end_of_input, args=(loop, stop), daemon=True).start()
+        threading.Thread(target=_wait_for_end_of_input, args=(loop, stop, hear), daemon=True).start()
         await main(settings, report, stop)
 
     try:
@@ -135,7 +148,10 @@ def serve(
         os._exit(2)
 
 
-def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    while sys.stdin.readline():
-        pass
+def _wait_for_end_of_input(
+    loop: asyncio.AbstractEventLoop, stop: asyncio.Event, hear: Callable[[dict[str, Any]], None] | None
+) -> None:
+    while line := sys.stdin.readline():
+        if hear is not None:
+            loop.call_soon_threadsafe(hear, json.loads(line))
     loop.call_soon_threadsafe(stop.set)
