@@ -21,11 +21,13 @@ class Estimate:
     low: float
     high: float
     assumptions: tuple[str, ...] = ()
+    not_modelled: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the estimate as the JSON contract has it."""
         fields = {"metric": self.metric, "before": self.before, "low": self.low, "high": self.high}
-        return {key: round(value, 3) if isinstance(value, float) else value for key, value in fields.items()}
+        shown = _dollars if self.metric.endswith("_usd") else _rounded
+        return {key: shown(value) if isinstance(value, float) else value for key, value in fields.items()}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Finding:
         frame: The rows that show it, at most a screenful; never written into JSON.
         figure: Name of the figure in the area's ``figures`` module that shows it.
         exemplars: Trace or request ids to look at.
+        usd_per_request: What the cause costs for each user request, in dollars; None where it is not about money.
+        usd_per_day: The same a day, at the rate of requests in this recording.
     """
 
     title: str
@@ -54,6 +58,8 @@ class Finding:
     frame: "pd.DataFrame | None" = field(default=None, compare=False, repr=False)
     figure: str = ""
     exemplars: tuple[str, ...] = ()
+    usd_per_request: float | None = None
+    usd_per_day: float | None = None
     # filled in by the checklist from the check's registration
     cause: str = ""
     area: str = ""
@@ -73,6 +79,8 @@ class Finding:
             "effort": self.effort,
             "seeds": list(self.seeds),
             "exemplars": list(self.exemplars),
+            "usd_per_request": _dollars(self.usd_per_request),
+            "usd_per_day": _dollars(self.usd_per_day),
             "estimate": self.estimate.as_dict() if self.estimate else None,
         }
 
@@ -91,3 +99,12 @@ class Unmeasured:
 
     cause: str
     needs: str
+
+
+def _rounded(value: float) -> float:
+    return round(value, 3)
+
+
+def _dollars(value: float | None) -> float | None:
+    """Return six significant digits: what a call costs is often less than a thousandth of a dollar."""
+    return None if value is None else float(f"{value:.6g}")

@@ -82,7 +82,8 @@ def failed_call(at_ms: float, ms: float = 10, *, status: int = 429, **columns: A
 def embedding(at_ms: float = 0, ms: float = 20, **columns: Any) -> Row:
     """Return an embeddings call for one text."""
     given = {"operation": "embeddings", "path": "/v1/embeddings", "stream": False, "inputs": 1, "input_tokens": 12}
-    return call(at_ms, ms, **(given | {"request_model": "text-embedding-3-small", "output_tokens": 0} | columns))
+    model = columns.get("request_model", "text-embedding-3-small")
+    return call(at_ms, ms, **(given | {"request_model": model, "response_model": model, "output_tokens": 0} | columns))
 
 
 def request(at_ms: float = 0, ms: float = 1100, **columns: Any) -> Row:

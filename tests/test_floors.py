@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "perfnb"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("finding", "target", "steps", "bundled", "recording", "demo"),
-    ("objectives", "profiles", "prompts"),
+    ("objectives", "profiles", "prompts", "prices", "tokens"),
     ("sources", "attribution", "checklist"),
     ("widgets", "recorder", "importing", "doctor", "terminal"),
     ("incident",),
