@@ -3,7 +3,8 @@
 Everything here is worked out once per state of the recording and kept in temporary tables, which measures may query
 after :func:`prepare`: ``user_requests`` (the columns of ``http_requests`` and end_time, one row per request),
 ``owned_calls`` (one row per attempt at a model call: ids, times, outcome, request_id, certainty, chain, attempt,
-waited_ms) and ``model_calls`` (the same with all columns of ``llm_calls``).
+waited_ms) and ``model_calls`` (the same with all columns of ``llm_calls``). What was seen while a trial ran is left out;
+the views ``observed_spans``, ``observed_stacks`` … hold the other tables' rows without it.
 """
 
 import pandas as pd
@@ -11,12 +12,14 @@ import pandas as pd
 from perfnb.attribution import calls as _calls
 from perfnb.attribution import path as _path
 from perfnb.attribution import requests as _requests
+from perfnb.attribution.observed import OfTrial, observed, observed_seconds
 from perfnb.errors import NotMeasured
 from perfnb.recording import Recording
 
 __all__ = [
     "FAILED",
     "GENERATING",
+    "OfTrial",
     "answers",
     "calls",
     "calls_on_path",
@@ -24,6 +27,8 @@ __all__ = [
     "failed_requests",
     "is_false",
     "is_true",
+    "observed",
+    "observed_seconds",
     "prepare",
     "request_count",
     "requests",

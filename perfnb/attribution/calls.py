@@ -6,6 +6,7 @@ in one span), OpenTelemetry GenAI conventions (leaf inference spans). A span tha
 by the HTTP client spans below it.
 """
 
+from perfnb.attribution.observed import observed
 from perfnb.recording import Recording
 
 # A proxied attempt lies inside the span of its call; clocks are the same host's, so a little slack is enough.
@@ -19,8 +20,8 @@ status_code, error_type, retry_count, coalesce(prompt_digest, call_id) AS prompt
 """
 
 _STEPS = (
-    f"CREATE OR REPLACE TEMP TABLE proxied AS SELECT {_NARROW} FROM llm_calls WHERE source = 'proxy'",
-    f"CREATE OR REPLACE TEMP TABLE spanned AS SELECT {_NARROW} FROM llm_calls WHERE source = 'span'",
+    f"CREATE OR REPLACE TEMP TABLE proxied AS SELECT {_NARROW} FROM observed_llm_calls WHERE source = 'proxy'",
+    f"CREATE OR REPLACE TEMP TABLE spanned AS SELECT {_NARROW} FROM observed_llm_calls WHERE source = 'span'",
     # Only a call that lies within another's time can be its inner half, so that few ancestors need looking up.
     """
     CREATE OR REPLACE TEMP TABLE wanting_ancestors AS
@@ -103,6 +104,6 @@ _STEPS = (
 
 def build(recording: Recording) -> None:
     """Make the temporary table ``joined_calls``: one row per attempt, with what is worked out about it."""
-    connection = recording.refresh()
+    connection = observed(recording).refresh()
     for step in _STEPS:
         connection.execute(step)

@@ -9,6 +9,7 @@ import json
 
 import pandas as pd
 
+from perfnb.attribution.observed import observed
 from perfnb.recording import Recording
 
 # A server span may end a little after its last byte reached the client.
@@ -25,7 +26,7 @@ _REQUESTS = f"""
 CREATE OR REPLACE TEMP TABLE user_requests AS
 WITH seen AS (
     SELECT *, start_time + CAST(coalesce(duration_ms, 0) * 1e6 AS BIGINT) AS end_time
-    FROM http_requests WHERE coalesce(phase, 'measure') = 'measure'
+    FROM observed_http_requests WHERE coalesce(phase, 'measure') = 'measure'
 ),
 outside AS (SELECT * FROM seen WHERE source <> 'span'),
 served AS (SELECT * FROM seen WHERE request_id IN (  -- the outermost server span of each trace
@@ -173,7 +174,7 @@ FROM owned_calls o LEFT JOIN llm_calls c ON c.call_id = o.call_id
 
 def build(recording: Recording) -> None:
     """Make ``user_requests``, ``owned_calls`` and, with all recorded columns, ``model_calls``."""
-    connection = recording.refresh()
+    connection = observed(recording).refresh()
     connection.execute(_REQUESTS)
     for fallback in (_ROOTS, _LONE_CALLS):
         if _is_empty(recording, "user_requests"):

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from perfnb.attribution import GENERATING, calls_on_path, prepare, share_of_all_waits, share_of_wait
+from perfnb.attribution import GENERATING, calls_on_path, observed, prepare, share_of_all_waits, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Estimate, Finding
@@ -27,14 +27,15 @@ def repeats(recording: Recording) -> pd.DataFrame:
 
 def cache_answers(recording: Recording) -> pd.DataFrame:
     """Return what caches said: source (header, span, metric), hits, misses; empty where no cache is seen."""
+    observed(recording)
     frames = [
         recording.query(
             "SELECT 'header' AS source, count(*) FILTER (cache_status = 'hit') AS hits, "
-            "count(*) FILTER (cache_status = 'miss') AS misses FROM http_requests WHERE cache_status IS NOT NULL"
+            "count(*) FILTER (cache_status = 'miss') AS misses FROM observed_http_requests WHERE cache_status IS NOT NULL"
         ),
         recording.query(
             "SELECT 'span' AS source, count(*) FILTER (cache_hit) AS hits, count(*) FILTER (NOT cache_hit) AS misses "
-            "FROM spans WHERE cache_hit IS NOT NULL"
+            "FROM observed_spans WHERE cache_hit IS NOT NULL"
         ),
         recording.query(_COUNTERS),
     ]
@@ -45,7 +46,7 @@ def cache_answers(recording: Recording) -> pd.DataFrame:
 # Counters of the app's own cache, by the names Prometheus users give them; read twice and subtracted.
 _COUNTERS = """
 SELECT 'metric' AS source, sum(grown) FILTER (metric LIKE '%hit%') AS hits, sum(grown) FILTER (metric LIKE '%miss%') AS misses
-FROM (SELECT metric, max(value) - min(value) AS grown FROM samples
+FROM (SELECT metric, max(value) - min(value) AS grown FROM observed_samples
       WHERE metric LIKE '%cache%' AND (metric LIKE '%hit%' OR metric LIKE '%miss%') AND metric NOT LIKE '%rate%'
         AND metric NOT LIKE '%ratio%' GROUP BY entity, metric, CAST(attributes AS VARCHAR))
 """
@@ -136,10 +137,14 @@ def cache_misses(
 
 def _repeated_questions(recording: Recording) -> tuple[float, int]:
     """Return the part of questions that had come before, by request body, else by prompt, and how many there were."""
-    bodies = recording.query(
-        "SELECT count(*) AS asked, count(DISTINCT body_digest) AS unlike FROM http_requests "
-        "WHERE body_digest IS NOT NULL AND method <> 'GET' AND coalesce(phase, 'measure') = 'measure'"
-    ).iloc[0]
+    bodies = (
+        observed(recording)
+        .query(
+            "SELECT count(*) AS asked, count(DISTINCT body_digest) AS unlike FROM observed_http_requests "
+            "WHERE body_digest IS NOT NULL AND method <> 'GET' AND coalesce(phase, 'measure') = 'measure'"
+        )
+        .iloc[0]
+    )
     if bodies["asked"]:
         return float(1 - bodies["unlike"] / bodies["asked"]), int(bodies["asked"])
     if not recording.has("llm_calls"):

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from perfnb.attribution import prepare
+from perfnb.attribution import observed, prepare
 from perfnb.errors import NotMeasured
 from perfnb.recording import Recording
 
@@ -26,8 +26,8 @@ def sampled_stacks(recording: Recording) -> pd.DataFrame:
 
     Columns: stack, samples, mode (profile or dump).
     """
-    frame = recording.query(
-        "SELECT stack, sum(samples) AS samples, mode FROM stacks WHERE mode <> 'profile' OR on_cpu "
+    frame = observed(recording).query(
+        "SELECT stack, sum(samples) AS samples, mode FROM observed_stacks WHERE mode <> 'profile' OR on_cpu "
         "GROUP BY stack, mode ORDER BY samples DESC, stack"
     )
     if frame.empty:

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from perfnb.attribution import prepare, share_of_all_waits, share_of_wait, total_wait_ms
+from perfnb.attribution import (
+    observed,
+    observed_seconds,
+    prepare,
+    share_of_all_waits,
+    share_of_wait,
+    total_wait_ms,
+)
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -102,8 +109,8 @@ def held_loop(recording: Recording) -> pd.DataFrame:
 
 
 def _held_in_looks(recording: Recording) -> pd.DataFrame:
-    looks = recording.query(
-        "SELECT time, pid, thread, stack FROM stacks WHERE mode = 'dump' ORDER BY pid, thread, time"
+    looks = observed(recording).query(
+        "SELECT time, pid, thread, stack FROM observed_stacks WHERE mode = 'dump' ORDER BY pid, thread, time"
     )
     rows = []
     for (pid, thread), group in _during_requests(recording, looks).groupby(["pid", "thread"]):
@@ -120,8 +127,8 @@ def _held_in_looks(recording: Recording) -> pd.DataFrame:
 
 
 def _held_in_profiles(recording: Recording) -> pd.DataFrame:
-    profiles = recording.query(
-        "SELECT pid, thread, stack, on_cpu, sum(samples * period_ms) / 1000 AS seconds FROM stacks "
+    profiles = observed(recording).query(
+        "SELECT pid, thread, stack, on_cpu, sum(samples * period_ms) / 1000 AS seconds FROM observed_stacks "
         "WHERE mode = 'profile' GROUP BY pid, thread, stack, on_cpu"
     )
     rows = []
@@ -145,8 +152,8 @@ def hot_functions(recording: Recording) -> pd.DataFrame:
 
 
 def _hot_functions(recording: Recording) -> pd.DataFrame:
-    stacks = recording.query(
-        "SELECT stack, sum(samples) AS samples, sum(samples * period_ms) / 1000 AS cpu_s FROM stacks "
+    stacks = observed(recording).query(
+        "SELECT stack, sum(samples) AS samples, sum(samples * period_ms) / 1000 AS cpu_s FROM observed_stacks "
         "WHERE mode = 'profile' AND on_cpu GROUP BY stack"
     )
     parsed = [frames(stack) for stack in stacks["stack"]]
@@ -172,11 +179,15 @@ def _place(frame: Frame) -> str:
 
 def _profiled_seconds(recording: Recording) -> float:
     """Return how long processor samples were taken, from the windows' starts and lengths."""
-    row = recording.query(
-        "SELECT coalesce(sum(length), 0) AS seconds FROM (SELECT time, pid, max(total) AS length FROM "
-        "(SELECT time, pid, thread, sum(samples * period_ms) / 1000 AS total FROM stacks WHERE mode = 'profile' "
-        "GROUP BY time, pid, thread) GROUP BY time, pid)"
-    ).iloc[0]
+    row = (
+        observed(recording)
+        .query(
+            "SELECT coalesce(sum(length), 0) AS seconds FROM (SELECT time, pid, max(total) AS length FROM "
+            "(SELECT time, pid, thread, sum(samples * period_ms) / 1000 AS total FROM observed_stacks WHERE mode = 'profile' "
+            "GROUP BY time, pid, thread) GROUP BY time, pid)"
+        )
+        .iloc[0]
+    )
     return float(row["seconds"])
 
 
@@ -236,7 +247,9 @@ def _during_requests(recording: Recording, looks: pd.DataFrame) -> pd.DataFrame:
 
 def _late_beside_others(recording: Recording, objectives: Objectives, late_ms: float) -> Finding | Clear:
     """Judge by the light requests a probe sends beside each of its requests."""
-    lags = recording.query("SELECT start_time, duration_ms FROM http_requests WHERE phase = 'lag' ORDER BY start_time")
+    lags = observed(recording).query(
+        "SELECT start_time, duration_ms FROM observed_http_requests WHERE phase = 'lag' ORDER BY start_time"
+    )
     if lags.empty:
         raise NotMeasured(
             "neither stacks of an event loop nor a probe's light requests",
@@ -275,7 +288,7 @@ def python_hot_spot(
 
     Source: C18, C19, C20, C22, B30, E55
     """
-    if recording.query("SELECT 1 FROM stacks WHERE mode = 'profile' LIMIT 1").empty:
+    if observed(recording).query("SELECT 1 FROM observed_stacks WHERE mode = 'profile' LIMIT 1").empty:
         raise NotMeasured("no processor samples", hint=HOW_TO_SAMPLE)
     hot = hot_functions(recording)
     own = hot[hot["is_own"]]
@@ -311,7 +324,7 @@ def hot_share(recording: Recording) -> float:
     window = _profiled_seconds(recording)
     if own.empty or not window:
         return 0.0
-    seconds = float(own["cpu_s"].iloc[0]) / window * recording.window.seconds
+    seconds = float(own["cpu_s"].iloc[0]) / window * observed_seconds(recording)
     return share_of_wait(recording, seconds * 1000)
 
 

@@ -3,7 +3,16 @@
 import pandas as pd
 
 from perfnb.areas.slow.hotspots import explained_by_stacks
-from perfnb.attribution import FAILED, critical_path, prepare, sees_requests, share_of_all_waits, share_of_wait
+from perfnb.attribution import (
+    FAILED,
+    critical_path,
+    observed,
+    observed_seconds,
+    prepare,
+    sees_requests,
+    share_of_all_waits,
+    share_of_wait,
+)
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -33,7 +42,7 @@ def overview(recording: Recording) -> pd.DataFrame:
                     coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(output_tokens), 0) AS output_tokens
              FROM model_calls)
         """)
-    return frame.assign(seconds=recording.window.seconds)
+    return frame.assign(seconds=observed_seconds(recording))
 
 
 def where_time_goes(recording: Recording) -> pd.DataFrame:
@@ -69,7 +78,7 @@ def percentiles(recording: Recording) -> pd.DataFrame:
                percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
                percentile_cont(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
                max(duration_ms) AS max_ms
-        FROM (SELECT name AS stage, operation AS kind, duration_ms FROM spans
+        FROM (SELECT name AS stage, operation AS kind, duration_ms FROM observed_spans
               WHERE name NOT LIKE '% http send' AND name NOT LIKE '% http receive'
               UNION ALL
               SELECT operation || ' ' || coalesce(request_model, ''), operation, duration_ms FROM owned_calls
@@ -248,10 +257,10 @@ def cold_start(
 
     Source: E85, E86, E8
     """
-    seen = recording.query(
+    seen = observed(recording).query(
         "SELECT request_id, route, start_time, duration_ms, start_time + CAST(duration_ms * 1e6 AS BIGINT) AS end_time "
-        "FROM http_requests WHERE coalesce(phase, 'measure') <> 'lag' AND error_type IS NULL AND status_code < 400 "
-        "AND source = (SELECT source FROM http_requests GROUP BY source ORDER BY source = 'span', source LIMIT 1) ORDER BY start_time"
+        "FROM observed_http_requests WHERE coalesce(phase, 'measure') <> 'lag' AND error_type IS NULL AND status_code < 400 "
+        "AND source = (SELECT source FROM observed_http_requests GROUP BY source ORDER BY source = 'span', source LIMIT 1) ORDER BY start_time"
     )
     if seen.empty:
         raise NotMeasured("no requests were seen", hint=HOW_TO_SEE_REQUESTS)
