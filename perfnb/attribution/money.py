@@ -7,22 +7,26 @@ before the provider counted a token, and those answered by a cache in front of t
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from perfnb.attribution import prepare
+from perfnb.attribution import HOW_TO_SEE_CALLS, observed_seconds, prepare, request_count
+from perfnb.errors import NotMeasured
 from perfnb.prices import Prices, Rates
 from perfnb.recording import Recording
 
 QUARTER_HOUR_NS = 900_000_000_000
+DAY_S = 86_400
+DAYS_OF_MONTH = 30
 
 PARTS = ("input_usd", "cache_read_usd", "cache_write_usd", "output_usd", "request_usd")
 
 _FREE = "(b.operation = 'models' OR b.answered_by = 'cache' OR (b.counts_nothing AND b.is_failed))"
 
 # The provider's own word on one-hour cache entries, which cost more; only Anthropic tells.
-_ONE_HOUR = "CAST(json_extract_string(c.attributes, '$.usage.cache_creation.ephemeral_1h_input_tokens') AS BIGINT)"
+_ONE_HOUR = "TRY_CAST(json_extract_string(c.attributes, '$.usage.cache_creation.ephemeral_1h_input_tokens') AS BIGINT)"
 
 _BILLED = f"""
 CREATE OR REPLACE TEMP TABLE billed_calls AS
@@ -53,12 +57,14 @@ WITH counted AS (
                AS cache_write_part,
            greatest(coalesce(output_tokens, 0) - coalesce(reasoning_tokens, 0), 0) * r.output_rate
                + least(coalesce(reasoning_tokens, 0), coalesce(output_tokens, 0)) * r.reasoning_rate AS output_part,
-           r.request_rate AS request_part
+           r.request_rate AS request_part,
+           coalesce(cache_read_tokens, 0) * (r.input_rate - r.cache_read_rate) AS read_saved,
+           coalesce(cache_write_tokens, 0) * r.input_rate AS written_plain
     FROM billed_calls b LEFT JOIN rate_bands r
       ON {_SAME} AND coalesce(b.input_tokens, 0) > r.above_tokens AND coalesce(b.input_tokens, 0) <= r.up_to_tokens
 )
 SELECT * EXCLUDE (is_free, counts_nothing, found_at, input_part, cache_read_part, cache_write_part, output_part,
-                  request_part),
+                  request_part, read_saved, written_plain),
        CASE WHEN is_free THEN 0 WHEN NOT counts_nothing
             THEN input_part + cache_read_part + coalesce(cache_write_part, 0) + output_part + request_part
             END AS cost_usd,
@@ -68,6 +74,8 @@ SELECT * EXCLUDE (is_free, counts_nothing, found_at, input_part, cache_read_part
             THEN coalesce(cache_write_part, 0) END AS cache_write_usd,
        CASE WHEN is_free THEN 0 WHEN NOT counts_nothing THEN output_part END AS output_usd,
        CASE WHEN is_free THEN 0 WHEN NOT counts_nothing THEN request_part END AS request_usd,
+       CASE WHEN is_free THEN 0 WHEN NOT counts_nothing
+            THEN read_saved + written_plain - coalesce(cache_write_part, 0) END AS cache_saved_usd,
        CASE WHEN answered_by = 'cache' THEN 'answered by a cache' WHEN is_free THEN 'not billed'
             WHEN counts_nothing THEN 'no token counts' ELSE coalesce(found_at, 'no price known') END AS price_source
 FROM counted
@@ -79,8 +87,8 @@ def prepare_money(recording: Recording, prices: Prices | None = None) -> Recordi
 
     Its columns are those of ``owned_calls``, then provider, response_model, service_tier, arm, answered_by, the token
     counts, and cost_usd, input_usd, cache_read_usd, cache_write_usd, output_usd, request_usd (the parts of cost_usd;
-    all NULL for a call without a price) and price_source. ``prices`` are those of perfnb.toml and the recording
-    unless given.
+    all NULL for a call without a price), cache_saved_usd (what reading the provider's cache saved over plain input, less
+    what writing it cost more) and price_source. ``prices`` are perfnb.toml's and the recording's unless given.
     """
     prices = prices or prices_of(recording)
     with recording.held():
@@ -122,6 +130,64 @@ def spent_usd(recording: Recording, prices: Prices | None = None) -> float:
     """Return the dollars of all calls that have a price."""
     total = prepare_money(recording, prices).query("SELECT coalesce(sum(cost_usd), 0) AS usd FROM priced_calls")
     return float(total["usd"].iloc[0])
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What goes on being spent if nothing changes; ``assumption`` says in words what that rests on."""
+
+    usd_per_day: float
+    usd_per_month: float
+    assumption: str
+
+
+def projection(recording: Recording, usd: float | None = None) -> Projection:
+    """Return what ``usd``, or all that was spent, comes to a day and a month at the recorded rate.
+
+    Raises NotMeasured where nothing was observed over time.
+    """
+    seconds = observed_seconds(prepare(recording))
+    if seconds <= 0:
+        raise NotMeasured("nothing was observed over time", hint=HOW_TO_SEE_CALLS)
+    spent = spent_usd(recording) if usd is None else usd
+    a_day = spent / seconds * DAY_S
+    return Projection(a_day, a_day * DAYS_OF_MONTH, _assumption(recording, seconds))
+
+
+def per_request_usd(recording: Recording, usd: float) -> float | None:
+    """Return ``usd`` for each user request; None without requests."""
+    count = request_count(recording)
+    return usd / count if count else None
+
+
+def per_day_usd(recording: Recording, usd: float) -> float | None:
+    """Return what ``usd``, spent in this recording, comes to a day at the recorded rate; None without a duration."""
+    try:
+        return projection(recording, usd).usd_per_day
+    except NotMeasured:
+        return None
+
+
+def share_of_spend(recording: Recording, usd: float) -> float:
+    """Return ``usd`` as a part (0 to 1) of all that was spent."""
+    spent = spent_usd(recording)
+    return min(1.0, max(0.0, usd) / spent) if spent > 0 else 0.0
+
+
+def _assumption(recording: Recording, seconds: float) -> str:
+    requests = prepare(recording).query(
+        "SELECT count(*) AS n, count(*) FILTER (WHERE source = 'probe') AS own FROM user_requests"
+    )
+    count, own = int(requests["n"].iloc[0]), int(requests["own"].iloc[0])
+    told = f"as in the {_length(seconds)} recorded ({count:,} requests), day and night, {DAYS_OF_MONTH} days a month"
+    return told + (f"; {own:,} of the requests were sent by perfnb's probe, not by users" if own else "")
+
+
+def _length(seconds: float) -> str:
+    for unit, size in (("days", DAY_S), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} seconds"
 
 
 def _build(recording: Recording, prices: Prices) -> None:
