@@ -14,7 +14,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("finding", "target", "steps", "bundled", "recording", "demo"),
     ("objectives", "profiles", "prompts", "prices", "tokens"),
     ("sources", "attribution", "checklist"),
-    ("widgets", "recorder", "importing", "doctor", "terminal"),
+    ("widgets", "recorder", "importing", "doctor", "terminal", "budgets"),
     ("incident",),
     ("areas",),
     ("report",),
