@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from perfnb import checklist
 from perfnb.checklist import Checklist
+from perfnb.demo.provider.pricing import price_list
 from perfnb.demo.stack import Stack
 from perfnb.errors import WrongUse
 from perfnb.recorder import Recorder
 from perfnb.recording import Recording
+from perfnb.recording.manifest import write_manifest
 from perfnb.sources.base import Source
 from perfnb.target import Request, Target
 
@@ -21,6 +23,9 @@ Evidence = Literal["traces", "front", "probe"]
 """How an app is seen: by its own traces and the proxy; by front and proxy alone; by probe and proxy alone."""
 
 Tell = Callable[[str], None]
+
+BILL = "bill.json"
+"""File beside the stage's logs: what the provider's own books say of the time that was recorded."""
 
 EXPORT_S = 1.0  # the app's exporter sends its last batch within its schedule delay
 SHOWN_FOR_S = 3600.0
@@ -54,12 +59,16 @@ DEMO_APP = StagedApp(_start_demo_app, "/health")
 
 @dataclass(frozen=True)
 class Staged:
-    """A running stage: the demo's parts, the recorder around them, the app's URL and the one its users go to."""
+    """A running stage: the demo's parts, the recorder around them, the app's URL and the one its users go to.
+
+    ``billed_before`` is the provider's bill by model when the recording began: filling the database costs, too.
+    """
 
     demo: Stack
     recorder: Recorder
     app_url: str
     users_url: str
+    billed_before: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -81,12 +90,14 @@ def staged(
         upstream = demo.start_provider()
         if app.needs_postgres:
             demo.start_postgres()
+        billed = demo.bill()["models"]
         target = Target(upstream=upstream, otlp=evidence == "traces")
         recorder = stack.enter_context(Recorder(target, path, simulated=True, tell=tell))
+        _bring_prices(recorder.recording)
         tell("starting the app")
         url = app.start(demo, recorder.environment())
         recorder.watch_process(demo.app_pid)
-        yield Staged(demo, recorder, url, _front(recorder, url) if evidence == "front" else url)
+        yield Staged(demo, recorder, url, _front(recorder, url) if evidence == "front" else url, billed)
 
 
 def record_demo(
@@ -100,7 +111,11 @@ def record_demo(
     logs: Path | None = None,
     tell: Tell = lambda line: None,
 ) -> Path:
-    """Run the demo stack with ``faults`` for ``seconds`` and return the sealed recording at ``path``."""
+    """Run the demo stack with ``faults`` for ``seconds`` and return the sealed recording at ``path``.
+
+    What the provider charged meanwhile is written into ``bill.json`` beside the logs.
+    """
+    logs = logs or path.parent / "logs"
     with staged(path, faults, evidence=evidence, app=app, time_scale=time_scale, logs=logs, tell=tell) as stage:
         tell(f"recording for {seconds:.0f} s")
         if evidence == "probe":
@@ -109,7 +124,24 @@ def record_demo(
         else:
             stage.demo.run_workload(stage.users_url, seconds, habits=app.users, progress=_every(5, tell))
             time.sleep(EXPORT_S)
+        stage.recorder.stop()  # so that nothing more is booked
+        (logs / BILL).write_text(json.dumps(_billed(stage), indent=2) + "\n")
     return path
+
+
+def _billed(stage: Staged) -> dict[str, Any]:
+    """Return dollars in all and by model, charged since the recording began."""
+    models = {
+        name: entry["usd"] - stage.billed_before.get(name, {}).get("usd", 0.0)
+        for name, entry in stage.demo.bill()["models"].items()
+    }
+    return {"simulated": True, "usd": sum(models.values()), "models": models}
+
+
+def _bring_prices(recording: Recording) -> None:
+    """Put the simulated provider's published prices into the recording, as no list in the world has them."""
+    recording.manifest["prices"] = [dict(entry) for entry in price_list()]
+    write_manifest(recording.path, recording.manifest)
 
 
 def show_demo(path: Path, faults: Sequence[str], *, seconds: float, time_scale: float, logs: Path, tell: Tell) -> None:

@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Iterator
+from functools import cache
+from pydoc_data.topics import topics
 
 from perfnb.demo.corpus import Passage, of_modules
 
@@ -19,6 +21,7 @@ OPENINGS = (
     "Is {title} the right choice if I want to {aim}?",
     "Please explain the arguments of {title} in plain words.",
 )
+DOCUMENT_CHARACTERS = 40_000
 FOLLOW_UPS = (
     "And what does it return?",
     "Which errors can that raise?",
@@ -56,6 +59,16 @@ def conversation(seed: int, messages: int) -> list[tuple[str, str]]:
         passage = rng.choice(passages)
         said += [("user", _asked(rng.choice(OPENINGS), passage)), ("assistant", " ".join(passage.body.split())[:320])]
     return said[:messages]
+
+
+@cache
+def documents() -> tuple[tuple[str, str], ...]:
+    """Return long documents as title and text, none of which the desk has: parts of the language reference."""
+    text = "\n\n".join(topics[name].strip() for name in sorted(topics))
+    parts = range(0, len(text) - DOCUMENT_CHARACTERS, DOCUMENT_CHARACTERS)
+    return tuple(
+        (f"Reference, part {at}", text[start : start + DOCUMENT_CHARACTERS]) for at, start in enumerate(parts, 1)
+    )
 
 
 def _asked(form: str, passage: Passage) -> str:

@@ -6,6 +6,7 @@
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import statistics
@@ -17,7 +18,7 @@ from typing import Any
 
 import aiohttp
 
-from perfnb.demo.questions import follow_ups, openings
+from perfnb.demo.questions import documents, follow_ups, openings
 
 SESSIONS = 8
 
@@ -31,6 +32,8 @@ class Habits:
         session_share: Turns of a conversation.
         agent_share: Requests to the agent.
         ingest_share: Documents uploaded.
+        sync_share: Documents that a wiki sends again whenever it looks for changes …
+        sync_documents: … of which it has this many.
         repeat_share: Part of the questions that stand alone which repeat one of ``favourites``.
         patience_s: A user gives up after this long.
         path: Where questions go; an app of another kind than the demo's has no agent and takes no documents.
@@ -42,6 +45,8 @@ class Habits:
     session_share: float = 0.45
     agent_share: float = 0.05
     ingest_share: float = 0.03
+    sync_share: float = 0
+    sync_documents: int = 4
     repeat_share: float = 0.08
     favourites: int = 4
     patience_s: float = 30
@@ -86,6 +91,7 @@ def requests(habits: Habits, seconds: float, seed: int) -> Iterator[Request]:
     fresh, more = openings(seed), follow_ups(seed)
     favourites = [next(fresh) for _ in range(habits.favourites)]
     turns: Counter[str] = Counter()
+    synced = itertools.cycle(documents()[: habits.sync_documents])
     at_s = 0.0
     while (at_s := at_s + rng.gammavariate(4, 1 / (4 * habits.rate))) < seconds:
         kind = _kind(habits, rng)
@@ -98,6 +104,9 @@ def requests(habits: Habits, seconds: float, seed: int) -> Iterator[Request]:
             yield Request(
                 at_s, "/agent", {"message": next(fresh), "session_id": f"customer-{rng.randint(1, SESSIONS)}"}
             )
+        elif kind == "sync":
+            title, body = next(synced)
+            yield Request(at_s, "/ingest", {"title": title, "body": body, "module": "wiki"})
         elif kind == "ingest":
             note = f"{next(fresh)}\n\nThis was asked often; the answer belongs into the notes of the desk."
             yield Request(at_s, "/ingest", {"title": f"Note {at_s:.3f}", "body": note})
@@ -108,8 +117,8 @@ def requests(habits: Habits, seconds: float, seed: int) -> Iterator[Request]:
 
 
 def _kind(habits: Habits, rng: random.Random) -> str:
-    weights = (habits.session_share, habits.agent_share, habits.ingest_share)
-    return rng.choices(("turn", "agent", "ingest", "single"), (*weights, max(0.0, 1 - sum(weights))))[0]
+    weights = (habits.session_share, habits.agent_share, habits.ingest_share, habits.sync_share)
+    return rng.choices(("turn", "agent", "ingest", "sync", "single"), (*weights, max(0.0, 1 - sum(weights))))[0]
 
 
 async def send_all(url: str, wanted: Sequence[Request], patience_s: float, tally: Tally) -> None:

@@ -8,24 +8,20 @@ from typing import Any
 from perfnb.demo.app.answering import Desk
 from perfnb.demo.app.models import Message
 from perfnb.demo.app.telemetry import tracer
+from perfnb.demo.app.toolbox import COMPANY_TOOLS, tool
 
 ITERATIONS = 5
 PARALLEL_TOOL_CALLS = 10
 INSTRUCTIONS = (
-    "You are the support desk for Python's standard library. Look things up with the tools before you answer, then"
-    " answer from what they returned, in at most 30 words."
+    "You are the support desk for Python's standard library. Look things up before you answer, with search_docs and"
+    " session_history first and then with read_document, and answer from what they returned, in at most 30 words."
 )
 
 
-def _tool(name: str, description: str, **properties: Any) -> dict[str, Any]:
-    schema = {"type": "object", "properties": properties, "required": list(properties)}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
-
-
 TOOLS = (
-    _tool("search_docs", "Search the documentation", query={"type": "string"}),
-    _tool("session_history", "Read what was said in this session", limit={"type": "integer"}),
-    _tool("read_document", "Read one passage of the documentation", document_id={"type": "integer"}),
+    tool("search_docs", "Search the documentation", query={"type": "string"}),
+    tool("session_history", "Read what was said in this session", limit={"type": "integer"}),
+    tool("read_document", "Read one passage of the documentation", document_id={"type": "integer"}),
 )
 
 
@@ -56,7 +52,8 @@ class Agent:
     async def _ask(self, messages: Sequence[Message]) -> Message:
         text: list[str] = []
         calls: dict[int, dict[str, Any]] = {}
-        async for delta in self._desk.models.deltas(messages, tools=list(TOOLS)):
+        offered = [*TOOLS, *(COMPANY_TOOLS if self._desk.settings.toolbox == "company" else ())]
+        async for delta in self._desk.models.deltas(messages, tools=offered):
             text.append(delta.content or "")
             for at, part in enumerate(delta.tool_calls or ()):
                 _collect(calls, getattr(part, "index", at), part)

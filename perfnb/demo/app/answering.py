@@ -4,12 +4,14 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import httpx
 from opentelemetry import trace
 
 from perfnb.demo.app.cache import Answer, AnswerCache, key_of
+from perfnb.demo.app.handbook import handbook
 from perfnb.demo.app.measurements import Measurements
 from perfnb.demo.app.models import Message, Models, is_acceptable
 from perfnb.demo.app.processing import Vocabulary, normalised
@@ -19,7 +21,7 @@ from perfnb.demo.app.telemetry import tracer
 
 INSTRUCTIONS = (
     "You are the support desk for Python's standard library. Answer from the numbered passages below and name the"
-    " module you speak of. If they do not say, say so. Use about {words} words."
+    " module you speak of. If they do not say, say so. {length}"
 )
 SECTIONS = (
     "Summarise in one paragraph what it is for.",
@@ -108,8 +110,9 @@ class Desk:
         """Return the passages nearest to the question."""
         now = self.settings
         with tracer.start_as_current_span("retrieve") as span:
-            [vector] = await self.models.embed([question])
-            found = await self.store.nearest(vector, max(now.candidates, now.top_k))
+            vectors = await self.models.embed(worded(question)[: now.queries])
+            limit = max(now.candidates, now.top_k)
+            found = [passage for vector in vectors for passage in await self.store.nearest(vector, limit)]
             span.set_attribute("retrieval.documents", len(found))
             return found
 
@@ -154,9 +157,18 @@ class Desk:
 
     def _messages(self, question: str, history: Sequence[Message], context: Sequence[Passage]) -> tuple[Message, ...]:
         passages = "\n\n".join(f"[{at}] {each.title}\n{each.body}" for at, each in enumerate(context, 1))
-        instructions = INSTRUCTIONS.format(words=self.settings.answer_words)
-        system = {"role": "system", "content": f"{instructions}\n\n{passages}"}
+        system = {"role": "system", "content": f"{self._instructions()}\n\n{passages}"}
         return (system, *history, {"role": "user", "content": question})
+
+    def _instructions(self) -> str:
+        now = self.settings
+        length = f"Use about {now.answer_words} words." if now.answer_words else "Answer in full detail."
+        told = [INSTRUCTIONS.format(length=length)]
+        if now.clock:
+            told.insert(0, f"It is {datetime.now(UTC):%H:%M:%S.%f} UTC, {datetime.now(UTC):%A, %d %B %Y}.")
+        if now.handbook_characters:
+            told.append(handbook(now.handbook_characters))
+        return "\n\n".join(told)
 
     async def generate(self, prepared: Prepared) -> AsyncIterator[str]:
         """Yield the answer as it comes."""
@@ -209,6 +221,11 @@ def standalone(question: str, history: Sequence[Message]) -> str:
     """Return the question with the words of the one before it, where it is too short to stand alone."""
     earlier = next((m["content"] for m in reversed(history) if m["role"] == "user"), "")
     return f"{earlier} {question}".strip() if len(question.split()) < 6 else question
+
+
+def worded(question: str) -> list[str]:
+    """Return the question as it was asked and in other words, for searches that are put in several ways."""
+    return [question, f"Python documentation: {question}", " ".join(sorted(set(question.lower().split())))]
 
 
 def shared_words(question: str, passage: Passage) -> float:

@@ -1,10 +1,10 @@
-"""The app's cache of answers to questions that stand alone."""
+"""The app's caches: answers to questions that stand alone, and embeddings."""
 
 import hashlib
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from perfnb.demo.app.telemetry import tracer
 
 SIZE = 1000
 TTL_S = 600.0
+EMBEDDINGS = 20_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,23 @@ class AnswerCache:
         """Keep an answer; the oldest goes when there are too many."""
         self._kept[key] = (self._clock(), answer)
         while len(self._kept) > SIZE:
+            self._kept.popitem(last=False)
+
+
+class EmbeddingCache:
+    """Keeps the latest twenty thousand embeddings; one never changes, so none grows stale."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], Sequence[float]] = OrderedDict()
+
+    def get(self, model: str, text: str) -> Sequence[float] | None:
+        """Return the embedding of a text, if it is kept."""
+        return self._kept.get((model, text))
+
+    def put(self, model: str, text: str, embedding: Sequence[float]) -> None:
+        """Keep an embedding; the oldest goes when there are too many."""
+        self._kept[model, text] = embedding
+        while len(self._kept) > EMBEDDINGS:
             self._kept.popitem(last=False)
 
 

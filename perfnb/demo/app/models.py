@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from openai import APIError, AsyncOpenAI, OpenAI
 
+from perfnb.demo.app.cache import EmbeddingCache
 from perfnb.demo.app.measurements import Measurements
 from perfnb.demo.app.settings import Settings
 
@@ -20,6 +21,7 @@ class Models:
     def __init__(self, settings: Callable[[], Settings], measurements: Measurements) -> None:
         self._settings = settings
         self._measurements = measurements
+        self._embeddings = EmbeddingCache()
         self._clients: dict[tuple[float, int], AsyncOpenAI] = {}
         self._shared: AsyncOpenAI | None = None
 
@@ -39,8 +41,19 @@ class Models:
             self._clients[key] = self._shared.with_options(timeout=now.timeout_s, max_retries=now.max_retries)
         return self._clients[key]
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return an embedding for each text, asked for in one call."""
+    async def embed(self, texts: Sequence[str]) -> list[Sequence[float]]:
+        """Return an embedding for each text; those that are not kept are asked for in one call."""
+        model, kept = self._settings().embedding_model, self._embeddings
+        if not self._settings().cache_embeddings:
+            return [*await self._embedded(texts)]
+        unknown = [text for text in dict.fromkeys(texts) if kept.get(model, text) is None]
+        fresh = dict(zip(unknown, await self._embedded(unknown) if unknown else (), strict=True))
+        found = [fresh[text] if text in fresh else kept.get(model, text) or () for text in texts]
+        for text, embedding in fresh.items():
+            kept.put(model, text, embedding)
+        return found
+
+    async def _embedded(self, texts: Sequence[str]) -> list[list[float]]:
         now = self._settings()
         with self._measurements.time("llm_calls", "embeddings"):
             answer = await self._client().embeddings.create(model=now.embedding_model, input=list(texts))
@@ -68,7 +81,9 @@ class Models:
 
     def _asked(self, messages: Sequence[Message], model: str, options: dict[str, Any]) -> dict[str, Any]:
         now = self._settings()
-        asked = {"model": model or now.model, "messages": list(messages), "max_completion_tokens": now.max_tokens}
+        asked: dict[str, Any] = {"model": model or now.model, "messages": list(messages)}
+        if now.max_tokens:
+            asked["max_completion_tokens"] = now.max_tokens
         if now.reasoning_effort and not model:
             asked["reasoning_effort"] = now.reasoning_effort
         return asked | options
@@ -79,7 +94,9 @@ class Models:
         yield answer.choices[0].message
 
     async def _streamed(self, asked: dict[str, Any]) -> AsyncIterator[Any]:
-        wanted = {**asked, "stream": True, "stream_options": {"include_usage": True}}
+        wanted = {**asked, "stream": True}
+        if self._settings().count_usage:
+            wanted["stream_options"] = {"include_usage": True}
         stream = await self._persist(lambda: self._client().chat.completions.create(**wanted))
         try:
             async for chunk in stream:

@@ -13,23 +13,30 @@ class Settings:
 
     Attributes:
         stream: Whether model calls are streamed.
-        answer_words: Length the model is asked for.
-        max_tokens: Output cap of an answer.
+        answer_words: Length the model is asked for; 0 asks for full detail.
+        max_tokens: Output cap of an answer; 0 sets none.
         reasoning_effort: Sent to reasoning models; empty sends nothing.
         timeout_s: Read timeout of a model call.
         max_retries: Retries by the client library.
         attempts: Attempts by the app itself, around the library's.
+        count_usage: Whether streams are asked for their usage.
         client: One client for the app, or a new one for each call.
         candidates: Passages the vector search returns.
         top_k: Passages put into the prompt.
+        queries: Ways in which a question is put to the vector search; what each of them finds is put together.
         context: Put passages into the prompt; or the best one and the three longest documents they are from; or the best
             one and its whole document.
         max_context_tokens: Budget of the context, at four characters a token; 0 is no budget.
         rerank: Order passages by shared words here, or ask the ranking service.
         judge: Ask a small model about each passage whether it is relevant.
         history_messages: Messages of history in the prompt; -1 is all there are.
+        handbook_characters: How much of the house's handbook stands in the instructions.
+        clock: Whether the instructions begin with the time.
+        toolbox: Tools the agent offers the model: its own, or all the company has.
+        summaries: Summarise documents in the background, one after another.
         plan: One call; four sections one after another; or a draft that is checked and revised.
         enable_caching: Keep answers to questions without history.
+        cache_embeddings: Keep embeddings, by model and text.
         cache_key: What an answer is kept under: the prompt, or the whole request.
         normalise: How a question is cleaned: by a regular expression, with the shared dictionary, or pairwise.
         moderation: Ask the provider's moderation with its blocking client.
@@ -48,16 +55,23 @@ class Settings:
     timeout_s: float = 30
     max_retries: int = 2
     attempts: int = 1
+    count_usage: bool = True
     client: Literal["shared", "per call"] = "shared"
     candidates: int = 12
     top_k: int = 4
+    queries: int = 1
     context: Literal["passages", "documents", "document"] = "passages"
     max_context_tokens: int = 1500
     rerank: Literal["local", "service"] = "local"
     judge: bool = False
     history_messages: int = 6
+    handbook_characters: int = 0
+    clock: bool = False
+    toolbox: Literal["own", "company"] = "own"
+    summaries: bool = False
     plan: Literal["direct", "sections", "checked"] = "direct"
     enable_caching: bool = True
+    cache_embeddings: bool = True
     cache_key: Literal["prompt", "request"] = "prompt"
     normalise: Literal["plain", "dictionary", "pairwise"] = "plain"
     moderation: bool = False

@@ -16,6 +16,7 @@ DOCUMENTS = """
 SELECT min(id), module, module || ', whole documentation', string_agg(title || E'\\n' || body, E'\\n\\n' ORDER BY id)
 FROM documents WHERE module = ANY(%s) GROUP BY module ORDER BY module
 """
+REMOVE = "DELETE FROM documents WHERE module = %s AND title = %s"
 INSERT = "INSERT INTO documents (module, title, body, embedding) VALUES (%s, %s, %s, %s::vector)"
 LATEST = """
 SELECT role, content FROM (
@@ -69,9 +70,10 @@ class Store:
         return await self._passages(DOCUMENTS, (list(modules),))
 
     async def add(self, module: str, title: str, bodies: Sequence[str], embeddings: Sequence[Sequence[float]]) -> None:
-        """Store passages."""
+        """Store the passages of a document in place of those it had."""
         rows = [(module, title, body, list(vector)) for body, vector in zip(bodies, embeddings, strict=True)]
         async with self._pool.connection() as connection:
+            await connection.execute(REMOVE, (module, title))
             await connection.cursor().executemany(INSERT, rows)
 
     async def history(self, session_id: str, limit: int) -> list[dict[str, str]]:

@@ -1,5 +1,6 @@
 """The app's endpoints."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +21,7 @@ from perfnb.demo.app.measurements import Measurements
 from perfnb.demo.app.models import Models
 from perfnb.demo.app.settings import PRESETS, Settings, changed
 from perfnb.demo.app.store import Store
+from perfnb.demo.app.summaries import summarising
 from perfnb.demo.app.telemetry import set_up
 from perfnb.demo.corpus import cut
 
@@ -52,7 +54,11 @@ def create_app(settings: Settings, dsn: str) -> FastAPI:
         if settings.warm_up:
             await desk.store.open()
             await desk.warm_up()
+        background = summarising(desk) if settings.summaries else []
         yield
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await desk.models.close()
         await desk.store.close()
         end_telemetry()

@@ -16,11 +16,13 @@ from perfnb.demo.provider.vectors import words
 Message = Mapping[str, Any]
 
 DEFAULT_TOKENS = 75
+LONG_TOKENS = 700
 TOKENS_PER_WORD = 1.5
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n\s*\n|\n(?=[\[\-*•])")
 _LENGTH = re.compile(r"(\d+) words")
 _ID = re.compile(r'"?\b(?:document_)?id"?\s*[:=]\s*"?(\d+)')
-_PIECE = re.compile(r"\s*\S{1,4}|\s+$")
+_PIECE = re.compile(r"[\s\S]{1,4}")
+_AT_LENGTH = re.compile(r"\bin full detail\b")
 _INSTRUCTION = re.compile(r"^(you are|answer|use about|if they do not say|reply|think|decline)\b", re.IGNORECASE)
 _FILLER = (
     "The documentation at hand does not go into this in more detail.",
@@ -32,7 +34,7 @@ _FILLER = (
 
 
 def pieces(text: str) -> list[str]:
-    """Return ``text`` cut into tokens of at most four characters and the space before them."""
+    """Return ``text`` cut into tokens of four characters."""
     return _PIECE.findall(text)
 
 
@@ -73,8 +75,11 @@ def question(messages: Sequence[Message]) -> str:
 def tool_calls(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Return the calls the model wants next, as name and arguments; none when it knows enough to answer.
 
-    First every tool that needs no id, at once; then those that take an id, with ids found in the results.
+    First every tool that needs no id, at once; then those that take an id, with ids found in the results. Where the
+    instructions name tools, no others are called.
     """
+    system = "\n".join(text_of(m) for m in messages if m.get("role") in ("system", "developer"))
+    tools = [tool for tool in tools if tool["function"]["name"] in system] or tools
     since = _since_question(messages)
     results = "\n".join(text_of(m) for m in since if m.get("role") == "tool")
     called = {call["function"]["name"] for m in since for call in m.get("tool_calls") or ()}
@@ -127,6 +132,8 @@ def _context(messages: Sequence[Message]) -> str:
 
 def _wanted_tokens(instructions: str, rng: random.Random) -> int:
     found = _LENGTH.findall(instructions)
+    if not found and _AT_LENGTH.search(instructions):
+        return round(LONG_TOKENS * rng.lognormvariate(0, 0.5))
     wanted = int(found[-1]) * TOKENS_PER_WORD if found else DEFAULT_TOKENS
     return round(wanted * rng.uniform(0.8, 1.1))
 

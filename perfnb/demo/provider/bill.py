@@ -1,8 +1,10 @@
-"""The provider's own books: tokens by model, and when each call's tokens were due."""
+"""The provider's own books: tokens and dollars by model, and when each call's tokens were due."""
 
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from perfnb.demo.provider.pricing import dollars
 
 KEPT_CALLS = 5000
 
@@ -60,16 +62,23 @@ class Call:
 class Bill:
     """Totals by model, the latest calls, and the connections seen."""
 
-    models: dict[str, dict[str, int]] = field(default_factory=dict)
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: deque[Call] = field(default_factory=lambda: deque(maxlen=KEPT_CALLS))
     connections: int = 0
 
     def add(self, call: Call) -> None:
         """Book one call; failed ones cost nothing."""
         self.calls.append(call)
-        entry = self.models.setdefault(call.model, {"calls": 0, "errors": 0})
+        entry = self.models.setdefault(call.model, {"calls": 0, "errors": 0, "usd": 0.0})
         entry["calls"] += 1
         entry["errors"] += call.status >= 400
+        if call.status < 400:
+            entry["usd"] += dollars(
+                call.model,
+                input_tokens=call.usage.input_tokens,
+                cached_tokens=call.usage.cached_tokens,
+                output_tokens=call.usage.output_tokens,
+            )
         for name, tokens in asdict(call.usage).items():
             entry[name] = entry.get(name, 0) + (tokens if call.status < 400 else 0)
 
@@ -78,6 +87,7 @@ class Bill:
         return {
             "simulated": True,
             "connections": self.connections,
+            "usd": sum(entry["usd"] for entry in self.models.values()),
             "models": self.models,
             "calls": [asdict(call) for call in self.calls],
         }

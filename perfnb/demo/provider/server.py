@@ -1,7 +1,7 @@
 """The provider's endpoints over HTTP: chat completions, completions, responses, embeddings, moderations, models.
 
 ``POST /_control`` sets :class:`~perfnb.demo.provider.conditions.Conditions`, ``GET /_bill`` returns the provider's own
-books, and ``POST /rerank`` stands for a slow service in the same house: it scores passages against a question.
+books in tokens and dollars, and ``POST /rerank`` stands for a slow service in the same house: it scores passages against a question.
 """
 
 import asyncio
@@ -22,12 +22,13 @@ from perfnb.demo.provider.conditions import Conditions, is_hit, is_marked
 from perfnb.demo.provider.dialects import Chat, Completion, Dialect, Event, Reply, Responses
 from perfnb.demo.provider.latency import SPEEDS, Timing, token_count
 from perfnb.demo.provider.model import Model
+from perfnb.demo.provider.pricing import price_list
 from perfnb.demo.provider.problems import Problem, as_answers, messages_of, read_body, server_error
 from perfnb.errors import WrongUse
 
 RERANK_MS = 1500
 MAX_BODY_BYTES = 64 * 2**20
-MODELS = ("sim-small", "sim-balanced", "sim-large", "sim-reasoning", "sim-embedding", "sim-embedding-large")
+MODELS = tuple(entry["model"] for entry in price_list())
 
 
 class Provider:
