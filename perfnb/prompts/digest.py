@@ -25,6 +25,10 @@ request asked, between instructions and passages of which a sketch of the whole 
 REMEMBERED_TEXTS = 20_000
 OPENING_CHARACTERS = 40
 """Prompts made from one template begin alike, whatever passages or names follow."""
+LONGER_OPENINGS = 160, 640, 2560
+"""How far two prompts begin alike decides what a provider's prefix cache can read: digests of these lengths tell."""
+LEAST_REPEATED = 0.1
+"""Part of a text said before in it from which on it is noted."""
 SKETCHED_INPUTS = 64
 """Embedding inputs of one request that get a sketch; all get a digest."""
 
@@ -46,6 +50,7 @@ class TextDigest:
     sketch: list[int]
     passages: int
     passage_tokens: int
+    repeated_tokens: int = 0
 
 
 class Digester:
@@ -103,7 +108,9 @@ class Digester:
         if known is None:
             found = passages(text) if find_passages else []
             tokens = sum(_tokens(passage) for passage in found)
-            known = TextDigest(digest, _tokens(text), self.sketch(text), len(found), tokens)
+            sketch, repeated = self._sketcher.sketch_and_repeats(text)
+            again = round(repeated * _tokens(text)) if repeated >= LEAST_REPEATED else 0
+            known = TextDigest(digest, _tokens(text), sketch, len(found), tokens, again)
             self._known[key] = known
             if len(self._known) > REMEMBERED_TEXTS:
                 self._known.popitem(last=False)
@@ -124,6 +131,11 @@ class Digester:
         entry |= {"sketch": kept.sketch, "passages": kept.passages}
         if index == 0:
             entry["opening"] = self.digest(message.text[:OPENING_CHARACTERS])
+            entry["openings"] = [
+                self.digest(message.text[:size]) for size in LONGER_OPENINGS if len(message.text) > size
+            ]
+        if kept.repeated_tokens:
+            entry["repeated_tokens"] = kept.repeated_tokens
         if kept.passages:
             entry["passage_tokens"] = kept.passage_tokens
         if message.other_parts:
@@ -186,8 +198,9 @@ def scale_tokens(columns: dict[str, Any], input_tokens: int) -> dict[str, Any]:
     for message in columns["messages"]:
         after = before + message["tokens"]
         scaled = {**message, "tokens": round(after * factor) - round(before * factor)}
-        if "passage_tokens" in message:
-            scaled["passage_tokens"] = min(scaled["tokens"], round(message["passage_tokens"] * factor))
+        for part in ("passage_tokens", "repeated_tokens"):
+            if part in message:
+                scaled[part] = min(scaled["tokens"], round(message[part] * factor))
         messages.append(scaled)
         before = after
     return {**columns, "tool_schema_tokens": schemas, "messages": messages} | prompt_totals(messages)

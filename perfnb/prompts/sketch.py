@@ -13,6 +13,8 @@ from hashlib import blake2b
 import numpy as np
 
 SHINGLE_WORDS = 4
+REPEATED_WORDS = 8
+"""Words in a row that, found again in one text, are taken for repeated: idioms and table headings are shorter."""
 SKETCH_SIZE = 32
 HASH_BITS = 48  # exact in every JSON reader, and 32 of them stay under 500 bytes
 KNOWN_WORDS = 200_000
@@ -48,15 +50,32 @@ class Sketcher:
 
     def sketch(self, text: str) -> list[int]:
         """Return the sketch of ``text``: up to 32 sorted integers; none for a text without words."""
+        return self.sketch_and_repeats(text)[0]
+
+    def sketch_and_repeats(self, text: str) -> tuple[list[int], float]:
+        """Return the sketch of ``text``, and the part (0 to 1) of it that had been said before in the same text."""
         found = words(text)
         if not found:
-            return []
+            return [], 0.0
         hashes = np.fromiter(map(self._words.__getitem__, found), np.uint64, len(found))
-        size = min(SHINGLE_WORDS, len(found))
-        shingles = np.zeros(len(found) - size + 1, np.uint64)
-        for offset in range(size):
-            shingles = shingles * _STEP + hashes[offset : offset + len(shingles)]
-        return _smallest(_mixed(shingles) >> np.uint64(64 - HASH_BITS))
+        shingles = _shingles(hashes, min(SHINGLE_WORDS, len(found)))
+        return _smallest(_mixed(shingles) >> np.uint64(64 - HASH_BITS)), _repeated(shingles)
+
+
+def _shingles(hashes: Hashes, size: int) -> Hashes:
+    shingles = np.zeros(len(hashes) - size + 1, np.uint64)
+    for offset in range(size):
+        shingles = shingles * _STEP + hashes[offset : offset + len(shingles)]
+    return shingles
+
+
+def _repeated(shingles: Hashes) -> float:
+    """Return the part of runs of eight words, each made of two shingles, that came before."""
+    apart = REPEATED_WORDS - SHINGLE_WORDS
+    if len(shingles) <= 2 * REPEATED_WORDS:
+        return 0.0
+    runs = np.sort(_mixed(shingles[:-apart]) * _STEP + shingles[apart:])
+    return float((runs[1:] == runs[:-1]).sum() / len(runs))
 
 
 def words(text: str) -> list[bytes]:
