@@ -5,14 +5,16 @@ Secrets never get in: only the headers named here are captured, and no query str
 
 import json
 import struct
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
 
-End = Literal["complete", "disconnected", "unfinished", "unreachable", "broken", "timeout"]
-"""How it ended: the caller went away, recording stopped, nothing answered, the answer broke off, the deadline passed."""
+End = Literal["complete", "disconnected", "unfinished", "unreachable", "broken", "timeout", "superseded"]
+"""How it ended: the caller went away, recording stopped, nothing answered, the answer broke off, the deadline passed,
+another attempt at the same was quicker."""
 
 KEPT_HEADERS = frozenset(
     {
@@ -24,7 +26,7 @@ KEPT_HEADERS = frozenset(
 )  # fmt: skip
 KEPT_PREFIXES = ("x-stainless-", "x-ratelimit-", "anthropic-ratelimit-")
 
-_LENGTHS = struct.Struct("<III")
+_LENGTHS = struct.Struct("<IIII")
 
 
 class Exchange:
@@ -32,11 +34,17 @@ class Exchange:
 
     While it is being captured, times are readings of ``time.perf_counter()``: turning them into milliseconds is left
     to :meth:`encoded`, off the path of the bytes.
+
+    Attributes:
+        request: The body that was sent upstream, in pieces.
+        asked: The body the caller sent, where a policy sent another one upstream.
+        answered_by: "cache" where the provider was not asked.
+        notes: What policies did to it: names and numbers.
     """
 
     __slots__ = (
-        "answer", "answered", "arm", "connect_ms", "connection_id", "connection_requests", "end", "ended", "error",
-        "is_cut", "last", "method", "path", "pieces", "query", "request", "request_bytes", "request_headers",
+        "answer", "answered", "answered_by", "arm", "asked", "connect_ms", "connection_id", "connection_requests", "end", "ended", "error",
+        "is_cut", "last", "method", "notes", "path", "pieces", "query", "request", "request_bytes", "request_headers",
         "response_bytes", "response_headers", "started", "started_ns", "status", "times",
     )  # fmt: skip
 
@@ -52,6 +60,9 @@ class Exchange:
         self.end: End = "complete"
         self.error = ""
         self.arm: str | None = None
+        self.asked = b""
+        self.answered_by: str | None = None
+        self.notes: dict[str, Any] = {}
         self.connect_ms: float | None = None
         self.connection_id: int | None = None
         self.connection_requests: int | None = None
@@ -83,6 +94,19 @@ class Exchange:
         else:
             self.is_cut = True
 
+    def again(self) -> "Exchange":
+        """Return a new attempt at the same request, begun now: nothing sent, nothing answered."""
+        other = Exchange(self.method, self.path, time.time_ns(), time.perf_counter())
+        for name in ("query", "arm", "asked", "connection_id", "connection_requests", "request_headers"):
+            setattr(other, name, getattr(self, name))
+        other.notes = dict(self.notes)
+        return other
+
+    def become(self, other: "Exchange") -> None:
+        """Take over all that is known of ``other``."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
+
     def encoded(self) -> bytes:
         """Return the exchange as one binary message, its times in milliseconds."""
         request = b"".join(self.request) if len(self.request) != 1 else self.request[0]
@@ -98,6 +122,8 @@ class Exchange:
             "end": self.end,
             "error": self.error,
             "arm": self.arm,
+            "answered_by": self.answered_by,
+            "notes": self.notes,
             "connect_ms": self.connect_ms,
             "connection_id": self.connection_id,
             "connection_requests": self.connection_requests,
@@ -113,12 +139,13 @@ class Exchange:
         }
         head_bytes = _json(head)
         answer_bytes = sum(map(len, self.answer))
-        return b"".join([_LENGTHS.pack(len(head_bytes), len(request), answer_bytes), head_bytes, request, *self.answer])
+        lengths = _LENGTHS.pack(len(head_bytes), len(request), len(self.asked), answer_bytes)
+        return b"".join([lengths, head_bytes, request, self.asked, *self.answer])
 
     @classmethod
     def decoded(cls, message: bytes | memoryview) -> "Exchange":
         """Return the exchange that :meth:`encoded` gave."""
-        head_bytes, request_bytes, _ = _LENGTHS.unpack_from(message)
+        head_bytes, request_bytes, asked_bytes, _ = _LENGTHS.unpack_from(message)
         at = _LENGTHS.size
         head = orjson.loads(message[at : at + head_bytes])
         at += head_bytes
@@ -128,6 +155,8 @@ class Exchange:
             setattr(exchange, name, value)
         exchange.request = [bytes(message[at : at + request_bytes])]
         at += request_bytes
+        exchange.asked = bytes(message[at : at + asked_bytes])
+        at += asked_bytes
         for size in sizes:
             exchange.answer.append(bytes(message[at : at + size]))
             at += size

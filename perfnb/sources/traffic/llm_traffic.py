@@ -46,6 +46,8 @@ _ENDS = {
     "unfinished": "unfinished",
     "unreachable": "connection",
     "broken": "connection",
+    "timeout": "timeout",
+    "superseded": "superseded",
 }
 _KNOWN_ERRORS = {
     "rate_limit_exceeded": "rate_limit",
@@ -58,6 +60,11 @@ _KNOWN_ERRORS = {
     "timeout_error": "timeout",
 }
 _CONVERSATION_HEADERS = ("x-conversation-id", "x-session-id", "session-id", "session_id")
+_ASKED = (
+    "request_model", "max_tokens", "request_digest", "prompt_digest", "system_tokens", "history_messages",
+    "history_tokens", "passages", "passage_tokens", "tools_offered", "tool_schema_tokens", "inputs",
+)  # fmt: skip
+"""What is kept of the body the caller sent where a policy sent another one upstream."""
 _TIMEOUT_SHARE = 0.95
 """A caller that left after this share of the timeout it announced is taken to have timed out."""
 
@@ -74,9 +81,12 @@ def call_row(exchange: Exchange, digester: Digester, provider: str) -> Row:
     row = bare_row(exchange, provider)
     operation = row["operation"]
     attributes = row["attributes"]
-    request = _request_columns(exchange, digester)
+    request = _request_columns(exchange, exchange.request_body, digester)
     attributes |= request.pop("attributes", {})
     row |= request
+    if exchange.asked:
+        asked = _request_columns(exchange, exchange.asked, digester)
+        attributes["asked"] = {name: asked[name] for name in _ASKED if asked.get(name) is not None}
     answer = _read_answer(exchange, attributes) if operation != "other" else Answer()
     row |= _answer_columns(exchange, answer, digester, operation)
     row |= _token_columns(row, answer, attributes)
@@ -99,6 +109,7 @@ def bare_row(exchange: Exchange, provider: str) -> dict[str, Any]:
         "source": "proxy",
         "provider": provider,
         "arm": exchange.arm,
+        "answered_by": exchange.answered_by,
         "path": exchange.path,
         "operation": operation_of(exchange.path),
         "start_time": exchange.started_ns,
@@ -172,13 +183,14 @@ def _details(exchange: Exchange) -> dict[str, Any]:
         details["connection_error"] = exchange.error
     if exchange.pieces > 1:
         details["pieces"] = exchange.pieces
+    details |= exchange.notes
     if exchange.is_cut:
         details["too_long_to_read"] = True
     return details
 
 
-def _request_columns(exchange: Exchange, digester: Digester) -> dict[str, Any]:
-    body = _request_json(exchange)
+def _request_columns(exchange: Exchange, data: bytes | None, digester: Digester) -> dict[str, Any]:
+    body = _request_json(exchange, data)
     if body is None:
         return {"stream": False}
     columns = digester.request(body, exchange.path)
@@ -189,8 +201,7 @@ def _request_columns(exchange: Exchange, digester: Digester) -> dict[str, Any]:
     return columns
 
 
-def _request_json(exchange: Exchange) -> dict[str, Any] | None:
-    data = exchange.request_body
+def _request_json(exchange: Exchange, data: bytes | None) -> dict[str, Any] | None:
     if not data:
         return None
     try:
@@ -235,7 +246,7 @@ def _token_columns(row: dict[str, Any], answer: Answer, attributes: dict[str, An
     if usage := usage_columns(answer.usage, is_anthropic=is_anthropic):
         return (scale_tokens(row, usage["input_tokens"]) if "messages" in row else {}) | usage
     failed = row["status_code"] is None or row["status_code"] >= 400
-    is_cut_short = row["error_type"] in ("disconnected", "unfinished", "timeout")
+    is_cut_short = row["error_type"] in ("disconnected", "unfinished", "timeout", "superseded")
     if (failed and not is_cut_short) or not row.get("messages"):
         return {}
     return {

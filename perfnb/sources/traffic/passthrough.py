@@ -12,7 +12,7 @@ passed as it is, any other is put behind it. With the upstream ``https://api.exa
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -110,7 +110,7 @@ class PassThrough:
         """Record what is under way as unfinished, end it and listen no more."""
         self._listener.close()
         for exchange in list(self._open):
-            self._end(exchange, "unfinished")
+            self.end(exchange, "unfinished")
         await self._server.shutdown(0.05)
         await self._session.close()
 
@@ -120,10 +120,10 @@ class PassThrough:
             answer: web.StreamResponse = await self.forward(request, exchange)
             return answer
         except (asyncio.CancelledError, ConnectionError) as error:  # the caller went away
-            self._end(exchange, "disconnected")
+            self.end(exchange, "disconnected")
             raise asyncio.CancelledError from error  # aiohttp ends the connection, and prints no traceback for it
         finally:
-            self._end(exchange, exchange.end)
+            self.end(exchange, exchange.end)
 
     def _begin(self, request: web.BaseRequest) -> Exchange:
         path, _, query = request.raw_path.partition("?")
@@ -134,7 +134,18 @@ class PassThrough:
         self._open.add(exchange)
         return exchange
 
-    def _end(self, exchange: Exchange, end: End) -> None:
+    def begin_attempt(self, exchange: Exchange) -> Exchange:
+        """Return another attempt at ``exchange``, to be ended or forgotten by whoever makes it."""
+        attempt = exchange.again()
+        self._open.add(attempt)
+        return attempt
+
+    def forget(self, exchange: Exchange) -> None:
+        """Record nothing of ``exchange``."""
+        self._open.discard(exchange)
+
+    def end(self, exchange: Exchange, end: End) -> None:
+        """Record ``exchange`` as ended in this way; only the first call for it does something."""
         if exchange not in self._open:
             return
         self._open.discard(exchange)
@@ -148,28 +159,48 @@ class PassThrough:
             url = self._url(request).with_scheme("wss" if self.upstream.scheme == "https" else "ws")
             return await websocket.relay(self._session, request, url, exchange)
         try:
-            upstream = await self._ask(request, exchange)
+            upstream = await self.ask(request, exchange)
         except UPSTREAM_ERRORS as error:
             if isinstance(error, web.PayloadAccessError | web.RequestPayloadError):
                 raise ConnectionResetError from error
             exchange.end, exchange.error = "unreachable", type(error).__name__
             return unreachable(self.upstream, error)
         try:
-            return await self._answer(request, upstream, exchange)
+            return await self.answer(request, upstream, exchange)
         finally:
             upstream.close()  # ends a request that is still under way; a finished one has given its connection back
 
-    async def _ask(self, request: web.BaseRequest, exchange: Exchange) -> aiohttp.ClientResponse:
+    async def invite(self, request: web.BaseRequest) -> None:
+        """Let a caller that waits for it send its body."""
+        if "Expect" in request.headers and request.version == HttpVersion11:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+
+    async def ask(
+        self,
+        request: web.BaseRequest,
+        exchange: Exchange,
+        body: bytes | None = None,
+        changes: Mapping[str, str] | None = None,
+    ) -> aiohttp.ClientResponse:
+        """Send the request upstream and return the answer's head; raises UPSTREAM_ERRORS.
+
+        ``body`` goes in the place of what the caller sends, which was invited and read before, and so do the headers in
+        ``changes``.
+        """
         headers = CIMultiDict(request.headers)
         without_hops(headers)
         if not self._keeps_host:
             headers.popall("Host", None)
-        if headers.popall("Expect", None) and request.version == HttpVersion11:
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
+        if headers.popall("Expect", None) and body is None:
+            await self.invite(request)
+        headers.update(changes or {})
         data: bytes | AsyncIterator[bytes] | None = None
         is_sized = "Content-Length" in headers
-        if request.body_exists:
+        if body is not None:
+            headers["Content-Length"], is_sized, data = str(len(body)), True, body
+            exchange.sent(body, self._capture_bytes)
+        elif request.body_exists:
             if request.content.is_eof() or (request.content_length or HEADER_BYTES) < SMALL_BODY_BYTES:
                 data = await request.content.read()
                 exchange.sent(data, self._capture_bytes)
@@ -194,19 +225,28 @@ class PassThrough:
             exchange.sent(data, self._capture_bytes)
             yield data
 
-    async def _answer(
-        self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: Exchange
+    async def answer(
+        self,
+        request: web.BaseRequest,
+        upstream: aiohttp.ClientResponse,
+        exchange: Exchange,
+        held: Iterable[bytes] = (),
+        changes: Mapping[str, str] | None = None,
     ) -> web.StreamResponse:
+        """Pass the upstream's answer back: what was ``held`` back of its body first, with the headers in ``changes``."""
         headers = CIMultiDict(upstream.headers)
         without_hops(headers)
+        headers.update(changes or {})
         answer = VerbatimAnswer(status=upstream.status, reason=upstream.reason, headers=headers)
         writer = await answer.prepare(request)
         assert writer is not None
         content = upstream.content
         if content.is_eof():  # all of it is here: head and body leave in one packet, as they came
-            await answer.write_eof(self._noted(content.read_nowait(), exchange))
+            await answer.write_eof(b"".join([*held, self.noted(content.read_nowait(), exchange)]))
             return answer
         writer.send_headers()
+        for data in held:
+            await answer.write(data)
         while True:
             try:
                 data = await content.readany()
@@ -216,19 +256,30 @@ class PassThrough:
                 return answer
             if not data:
                 break
-            await answer.write(self._noted(data, exchange))
+            await answer.write(self.noted(data, exchange))
         await answer.write_eof()
         return answer
 
-    def _noted(self, data: bytes, exchange: Exchange) -> bytes:
+    def noted(self, data: bytes, exchange: Exchange) -> bytes:
+        """Note a piece of the answer that came just now, and return it."""
         if data:
             exchange.received(data, time.perf_counter(), self._capture_bytes)
         return data
 
+    async def fetch(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> bytes:
+        """Post ``body`` to the exchange's path on the proxy's own account and return the answer; raises UPSTREAM_ERRORS."""
+        exchange.sent(body, self._capture_bytes)
+        url = self._url_of(exchange.path + (f"?{exchange.query}" if exchange.query else ""))
+        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as upstream:
+            exchange.answered, exchange.status = time.perf_counter(), upstream.status
+            exchange.response_headers = kept_headers(upstream.headers)
+            return self.noted(await upstream.read(), exchange)
+
     def _url(self, request: web.BaseRequest) -> URL:
         path = request.raw_path
-        if not path.startswith("/"):  # a proxy's absolute form
-            path = request.rel_url.raw_path_qs
+        return self._url_of(path if path.startswith("/") else request.rel_url.raw_path_qs)  # a proxy's absolute form
+
+    def _url_of(self, path: str) -> URL:
         if self._base and not path.startswith((f"{self._base}/", f"{self._base}?")) and path != self._base:
             path = self._base + path
         return URL(self._origin + path, encoded=True)

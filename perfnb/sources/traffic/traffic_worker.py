@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from perfnb.sources.traffic.llm_traffic import provider_of
 from perfnb.sources.traffic.passthrough import CAPTURE_BYTES, PassThrough, base_url
+from perfnb.sources.traffic.policies.arms import State
 from perfnb.sources.traffic.recorder_link import RecorderLink
 from perfnb.sources.worker import REPORT_EVERY_S
 
@@ -24,6 +27,20 @@ async def run(settings: Mapping[str, Any], report: Callable[[dict[str, Any]], No
     server = PassThrough(settings["base"], link.send, keeps_host=not is_llm, capture_bytes=capture)
     await server.start(settings["host"], settings["port"])
     await link.start()
+    async with _controlled(server, link, settings, source) if is_llm else contextlib.nullcontext():
+        await _serve(server, link, settings, report, stop)
+    await server.stop()
+    await link.close()
+    report({"counters": {**link.counters, "open": 0}})
+
+
+async def _serve(
+    server: PassThrough,
+    link: RecorderLink,
+    settings: Mapping[str, Any],
+    report: Callable[[dict[str, Any]], None],
+    stop: asyncio.Event,
+) -> None:
     host = f"[{settings['host']}]" if ":" in settings["host"] else settings["host"]
     ready = {"origin": f"http://{host}:{server.port}", "port": server.port, "pid": os.getpid(), "recorder": link.pid}
     report({"ready": ready, "counters": {**link.counters, "open": 0}})
@@ -31,6 +48,26 @@ async def run(settings: Mapping[str, Any], report: Callable[[dict[str, Any]], No
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), REPORT_EVERY_S)
         report({"counters": {**link.counters, "open": server.open_exchanges}})
-    await server.stop()
-    await link.close()
-    report({"counters": {**link.counters, "open": 0}})
+
+
+@asynccontextmanager
+async def _controlled(
+    server: PassThrough, link: RecorderLink, settings: Mapping[str, Any], provider: str
+) -> AsyncIterator[None]:
+    """Let other processes set policies; each change is on the timeline."""
+    from perfnb.sources.traffic.control import Control
+    from perfnb.sources.traffic.policies.engine import Engine
+
+    recording = Path(settings["recording"])
+    engine = Engine(server, link.add_event, provider=provider)
+
+    def apply(state: State) -> None:
+        engine.set(state)
+        link.add_event("knob", f"LLM proxy: {state}", {"knob": "llm", "did": "state", "state": state.shown()})
+
+    control = Control(recording, apply)
+    await control.start()
+    try:
+        yield
+    finally:
+        await control.stop()
