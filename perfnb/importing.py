@@ -1,4 +1,4 @@
-"""Make rows from files: OTLP/JSON, JSON-lines logs, collapsed stacks, told apart by what is in them."""
+"""Make rows from files: OTLP/JSON, JSON-lines logs, collapsed stacks, bills, told apart by what is in them."""
 
 import re
 from collections import Counter
@@ -13,6 +13,7 @@ import orjson
 from perfnb.errors import NotPermitted, NotReachable, WrongUse
 from perfnb.prompts.digest import Digester
 from perfnb.recording import Recording, Writer
+from perfnb.sources import bills
 from perfnb.sources.log_bulk import Stages, import_lines, open_lines, stage_table
 from perfnb.sources.log_formats import LogFormat, detect, mapped_format
 from perfnb.sources.otlp.decode import Malformed
@@ -20,6 +21,9 @@ from perfnb.sources.otlp.intake import Intake
 from perfnb.sources.otlp.protocol import Outcome
 from perfnb.sources.otlp.tolerant import document, traces_from_document
 from perfnb.sources.otlp.tolerant import field as either
+
+BILL_CSV = "usage or cost export (CSV)"
+BILL_PAGES = "usage or cost report (JSON)"
 
 SHOWN = 20
 SAMPLE_LINES = 500
@@ -88,10 +92,14 @@ def import_files(
     inputs = [_Input.of(Path(path), given) for path in paths]
     imported = Imported(files={each.path: each.kind for each in inputs})
     with recording.writer() as writer:
-        intake = Intake(writer.write, Digester(recording.key, recording.content), recording.content)
+        digester = Digester(recording.key, recording.content)
+        intake = Intake(writer.write, digester, recording.content)
         # logs first: the messages they carry wait for the spans
         for each in sorted(inputs, key=lambda each: each.kind != "OTLP logs"):
-            each.read(intake, writer, imported, progress)
+            if each.kind in (BILL_CSV, BILL_PAGES):
+                each.read_bill(bills.Reader(digester), writer, imported, progress)
+            else:
+                each.read(intake, writer, imported, progress)
     imported.rows += Counter({name: n for name, n in intake.counters.items() if name in _TABLES})
     return imported
 
@@ -126,6 +134,10 @@ class _Input:
         parsed = [each for each in map(_object, head) if each is not None]
         if kind := _otlp_kind(parsed) or _otlp_kind([_whole(path)] if _is_start_of_document(head, parsed) else []):
             return cls(path, kind)
+        if bills.is_csv(head):
+            return cls(path, BILL_CSV)
+        if any(map(bills.is_page, parsed)) or (_is_start_of_document(head, parsed) and bills.is_page(_whole(path))):
+            return cls(path, BILL_PAGES)
         if parsed and (format_ := given or detect(head)):
             return cls(path, f"log ({format_.title})", format_, tuple(parsed))
         if head and not parsed and _collapsed(head):
@@ -158,6 +170,17 @@ class _Input:
             if outcome.rejected:
                 imported.refuse(self.path, number, outcome.reason, outcome.rejected)
             progress(self.path, number)
+
+    def read_bill(self, reader: bills.Reader, writer: Writer, imported: Imported, progress: Progress) -> None:
+        """Write the rows of a provider's export."""
+        with open_lines(self.path) as lines:
+            found = list(reader.csv_rows(lines) if self.kind == BILL_CSV else _page_rows(self.path, reader))
+        for number, row in found:
+            if isinstance(row, bills.BadBill):
+                imported.refuse(self.path, number, str(row))
+        rows = [row for _, row in found if not isinstance(row, bills.BadBill)]
+        imported.rows["bills"] += writer.write("bills", rows)
+        progress(self.path, len(rows))
 
     def _read_stacks(self, writer: Writer, imported: Imported, progress: Progress) -> None:
         rows = []
@@ -215,6 +238,17 @@ def _whole(path: Path) -> dict[str, Any] | None:
     return _object(body) if len(body) <= LONGEST_DOCUMENT else None
 
 
+def _page_rows(path: Path, reader: bills.Reader) -> Iterator[tuple[int, bills.Row | bills.BadBill]]:
+    """Yield the rows of every page: one a line, or one document over many lines."""
+    with open_lines(path) as lines:
+        first = next((line for line in lines if line.strip()), b"")
+        lines.seek(0)
+        whole = _object(first) is None
+        for number, line in [(1, lines.read())] if whole else enumerate(lines, 1):
+            if line.strip():
+                yield from ((number, row) for row in reader.page_rows(_object(line)))
+
+
 def _documents(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield each line, or the whole file where it is one document over many lines."""
     with open_lines(path) as lines:
@@ -259,4 +293,6 @@ def _hint(head: list[bytes], parsed: list[Any]) -> str:
         return "it is empty"
     if parsed:
         return "name the log's fields in perfnb.toml: [logs] name = …, duration_ms = …, time = …"
-    return "OTLP/JSON, logs of one JSON object a line and collapsed stacks (a;b;c 12) are read"
+    return (
+        "OTLP/JSON, logs of one JSON object a line, collapsed stacks (a;b;c 12) and providers' usage exports are read"
+    )

@@ -42,6 +42,7 @@ HOW_TO_MEASURE = {
     "catalog": "a Postgres source, which this version does not have yet",
     "plans": "a Postgres source, which this version does not have yet",
     "allocations": "a heap source, which this version does not have yet",
+    "bills": "a provider's usage or cost export: perfnb import completions_usage.csv",
     "events": "a timeline",
 }
 
@@ -176,7 +177,7 @@ class Recording:
 
     @cached_property
     def _time_columns(self) -> list[tuple[str, str]]:
-        return [(name, table.time) for name, table in TABLES.items() if name not in ("events", "catalog")]
+        return [(name, table.time) for name, table in TABLES.items() if name not in ("events", "catalog", "bills")]
 
     @property
     def window(self) -> Window:

@@ -127,7 +127,7 @@ LLM_CALLS = Table(
         _count("status_code", "HTTP status; null when no answer came"),
         _text(
             "error_type",
-            "timeout, disconnected, connection, unfinished (still open when recording stopped), rate_limit, server_error, client_error, or the provider's code",
+            "timeout, disconnected, connection, unfinished (still open when recording stopped), superseded (the proxy asked twice and the other attempt was quicker), rate_limit, server_error, client_error, or the provider's code",
         ),
         _flag("client_disconnected", "whether the caller went away before the end"),
         _count("retry_count", "x-stainless-retry-count: 0 for the client's first attempt"),
@@ -303,6 +303,33 @@ ALLOCATIONS = Table(
     ),
 )
 
+BILLS = Table(
+    "bills",
+    "one line of a provider's own usage or cost export: what it counted or charged for one model in one stretch of time",
+    "import",
+    "time",
+    (
+        _time("time", "start of the stretch the line is about"),
+        _time("end_time", "its end"),
+        _text("provider", "whose export it is"),
+        _text("model", "model billed; null where the export was not grouped by model"),
+        _text("item", "what is charged, as the export words it; null for lines of usage"),
+        _count("requests", "calls counted"),
+        _count("input_tokens", "all input tokens, cached ones included"),
+        _count("cache_read_tokens", "input tokens read from the provider's cache"),
+        _count("cache_write_tokens", "input tokens written to it"),
+        _count("output_tokens", "all output tokens"),
+        _number("charged_usd", "dollars charged; null for lines of usage", "usd"),
+        _text("service_tier", "default, flex, priority, batch …"),
+        _text("project", "project id, hashed"),
+        _text("source", "usage or costs: what kind of export"),
+        _text(
+            "line_digest", "keyed hash of what the line is about: of lines that are about the same, the latest counts"
+        ),
+        _time("imported", "when the export was imported"),
+    ),
+)
+
 EVENTS = Table(
     "events",
     "one entry of the timeline",
@@ -319,7 +346,7 @@ EVENTS = Table(
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        SPANS, LLM_CALLS, HTTP_REQUESTS, SAMPLES, STATEMENTS, CATALOG, PLANS, STACKS, ALLOCATIONS, EVENTS,
+        SPANS, LLM_CALLS, HTTP_REQUESTS, SAMPLES, STATEMENTS, CATALOG, PLANS, STACKS, ALLOCATIONS, BILLS, EVENTS,
     )
 }  # fmt: skip
 
