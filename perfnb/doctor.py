@@ -4,17 +4,16 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 from perfnb import __version__
 from perfnb.errors import NotInstalled
 from perfnb.sources import Kind, Readiness, kinds
 from perfnb.target import Target
+from perfnb.tokens import rank_folders as rank_folders
 
 LEAST_FREE_BYTES = 2**30
 OLDEST_PYTHON = (3, 11)
@@ -104,17 +103,6 @@ def token_counts(environment: Mapping[str, str] = os.environ) -> Readiness:
             "tiktoken", False, "no rank files here: estimates from characters", f"put them into {places[0]}"
         )
     return Readiness("tiktoken", True, "rank files are here")
-
-
-def rank_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Return where tiktoken's rank files may lie, its own folder first."""
-    named = environment.get("TIKTOKEN_CACHE_DIR") or environment.get("DATA_GYM_CACHE_DIR")
-    folders = [Path(named) if named else Path(tempfile.gettempdir()) / "data-gym-cache"]
-    litellm = find_spec("litellm")
-    if litellm is not None and litellm.origin:
-        root = Path(litellm.origin).parent
-        folders += [root / "litellm_core_utils" / "tokenizers", root / "llms" / "tokenizers"]
-    return folders
 
 
 ENVIRONMENT: tuple[Callable[[], Readiness], ...] = (python, machine, disk, duckdb, py_spy, token_counts, demo)

@@ -16,9 +16,8 @@ from perfnb.prompts.passages import passages
 from perfnb.prompts.prompt import Message, Tool, as_json, read_prompt
 from perfnb.prompts.sketch import Sketcher
 from perfnb.recording.recording import Content
+from perfnb.tokens import CHARACTERS_PER_TOKEN as CHARACTERS_PER_TOKEN
 
-CHARACTERS_PER_TOKEN = 4
-"""English text in current tokenizers; an estimate, scaled to the provider's own count where there is one."""
 EDGES = 300, 500
 """Characters at both ends of the last user message that get a sketch of their own: there the question stands that a
 request asked, between instructions and passages of which a sketch of the whole keeps little else."""
