@@ -2,8 +2,8 @@
 
 import csv
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module, resources
@@ -15,7 +15,7 @@ from perfnb.finding import SEVERITIES, Clear, Finding, Unmeasured
 from perfnb.objectives import Objectives
 from perfnb.recording import Recording
 
-AREAS = ("slow",)  # areas that have checks of ours; each is a package perfnb.areas.NAME
+AREAS = ("slow", "costs")  # areas that have checks of ours; each is a package perfnb.areas.NAME
 
 
 class CheckFunction(Protocol):
@@ -30,13 +30,17 @@ F = TypeVar("F", bound=CheckFunction)
 
 @dataclass(frozen=True)
 class Check:
-    """One registered check and where its rule comes from."""
+    """One registered check and where its rule comes from.
+
+    ``also`` holds, for other areas in which the cause is felt, the function that judges it there.
+    """
 
     cause: str
     area: str
     function: CheckFunction
     meaning: str
     source: str
+    also: Mapping[str, CheckFunction] = field(default_factory=dict)
 
     @property
     def seeds(self) -> tuple[str, ...]:
@@ -91,8 +95,11 @@ class Checklist:
 _REGISTRY: dict[str, Check] = {}
 
 
-def check(cause: str, *, area: str) -> Callable[[F], F]:
-    """Register a check for ``cause``; its docstring must end with a ``Source:`` line."""
+def check(cause: str, *, area: str, also: Mapping[str, CheckFunction] | None = None) -> Callable[[F], F]:
+    """Register a check for ``cause``; its docstring must end with a ``Source:`` line.
+
+    ``also`` names other areas the cause belongs to, with the function that judges it by their symptom.
+    """
 
     def register(function: F) -> F:
         meaning, _, source = (function.__doc__ or "").partition("Source:")
@@ -100,7 +107,7 @@ def check(cause: str, *, area: str) -> Callable[[F], F]:
             raise WrongUse(f"the check for {cause!r} names no source", hint="end its docstring with Source: …")
         if cause in _REGISTRY and _REGISTRY[cause].function.__module__ != function.__module__:
             raise WrongUse(f"two checks are registered for {cause!r}", hint="rename one of them")
-        _REGISTRY[cause] = Check(cause, area, function, meaning.strip(), " ".join(source.split()))
+        _REGISTRY[cause] = Check(cause, area, function, meaning.strip(), " ".join(source.split()), also or {})
         return function
 
     return register
@@ -132,9 +139,14 @@ def run(
     area: str | None = None,
     progress: Callable[[str], None] = lambda cause: None,
 ) -> Checklist:
-    """Run the checks of ``area`` (or all) over ``recording``; ``progress`` is told each cause before it is looked for."""
+    """Run the checks of ``area`` (or all) over ``recording``; ``progress`` is told each cause before it is looked for.
+
+    Causes of other areas that are felt in ``area`` as well are judged by its symptom.
+    """
     objectives = objectives or Objectives.load()
     wanted = checks(area)
+    if area is not None:
+        wanted += tuple(replace(one, function=one.also[area]) for one in checks() if area in one.also)
     if not wanted:
         raise WrongUse(f"no checks for area {area!r}", hint=f"areas are {', '.join(AREAS)}")
     with recording.held():

@@ -1,0 +1,105 @@
+"""Which calls nobody waits for, and what they would cost at the price of the batch tier."""
+
+import numpy as np
+import pandas as pd
+
+from perfnb.areas.dollars import spending
+from perfnb.attribution import sees_requests
+from perfnb.attribution.money import prices_of
+from perfnb.checklist import check
+from perfnb.errors import NotMeasured
+from perfnb.finding import Clear, Estimate, Finding
+from perfnb.objectives import Objectives
+from perfnb.recording import Recording
+
+CHEAP_TIERS = ("batch", "flex")
+USUAL_DISCOUNT = 0.5
+"""What OpenAI, Anthropic, Google, Azure, Bedrock, Mistral and Groq take off for batches (their price pages, 2026); used
+where the price list knows no batch price for a model."""
+
+
+def unattended(recording: Recording, *, min_unowned: float = 0.25, least_calls: int = 15) -> pd.DataFrame:
+    """Return the calls of kinds that no user request waits for, with ``owned`` (whether a request ran around a call).
+
+    A call within a request's time may belong to it by chance, so whole kinds are judged: those of which a fair part
+    ran while no request was open, or outlived it, and that follow their own kind back to back as a loop's do.
+    """
+    spent = spending(recording)
+    calls = spent.calls
+    calls = calls[calls["operation"].isin({*spent.answers["operation"], "embeddings"}) & calls["error_type"].isna()]
+    calls = calls[~calls["service_tier"].fillna("").isin(CHEAP_TIERS) & calls["answered_by"].isna()]
+    kept = []
+    for _, group in calls.groupby("kind"):
+        unowned = group["request_id"].isna()
+        if len(group) >= least_calls and unowned.mean() >= min_unowned and follows_itself(group):
+            kept.append(group.assign(owned=~unowned))
+    return pd.concat(kept) if kept else calls.head(0).assign(owned=False)
+
+
+def follows_itself(calls: pd.DataFrame, *, most: float = 0.25) -> bool:
+    """Tell whether calls start as soon as one of their own kind ends, as a loop's do and users' do not.
+
+    The time from the last end to the next start is compared with the time between ends: chance gives about 0.7.
+    """
+    ends = np.sort(calls["end_time"].to_numpy(np.int64))
+    starts = np.sort(calls["start_time"].to_numpy(np.int64))
+    before = np.searchsorted(ends, starts, side="right") - 1
+    after_one = before >= 0
+    if after_one.sum() < len(calls) / 2 or len(ends) < 2 or ends[-1] == ends[0]:
+        return False
+    gaps = starts[after_one] - ends[before[after_one]]
+    usual = (ends[-1] - ends[0]) / (len(ends) - 1)
+    return bool(np.median(gaps) <= most * usual)
+
+
+@check("bulk-at-full-price", area="costs")
+def bulk_at_full_price(
+    recording: Recording, objectives: Objectives, *, min_share: float = 0.05, least_calls: int = 15
+) -> Finding | Clear:
+    """Many calls that nobody waits for are made at the price of calls that somebody does (R100).
+
+    Source: platform.openai.com/docs/guides/batch; docs.anthropic.com, Message Batches; ai.google.dev, Batch API
+    """
+    if not sees_requests(recording):
+        raise NotMeasured(
+            "whether a user waits for a call can't be told without the users' requests",
+            hint="requests: perfnb record --listen PORT --app URL, or --otlp",
+        )
+    spent = spending(recording)
+    calls = unattended(recording, least_calls=least_calls)
+    if calls.empty:
+        return Clear(f"0 of {len(spent.calls)} calls are of a kind that runs back to back without users' requests")
+    off = calls["kind"].map({kind: _discount(recording, group) for kind, group in calls.groupby("kind")})
+    saved = float((calls["cost"] * off).sum())
+    if spent.share(saved) < min_share:
+        return Clear(
+            f"{len(calls)} calls wait for nobody; the batch tier would save {spent.share(saved):.0%} of the dollars"
+        )
+    part = spent.share(float(calls["cost"].sum()))
+    before, less = spent.per_request(spent.total), spent.per_request(saved)
+    return spent.finding(
+        saved,
+        miss=1 + 2 * part,
+        title=f"{len(calls)} calls that nobody waits for are paid at full price",
+        evidence=(
+            f"they follow one another back to back, {(~calls['owned']).sum()} of them while no user's request was open; they are {part:.0%} of the dollars",
+            f"{calls['input_tokens'].median():,.0f} input and {calls['output_tokens'].median():,.0f} output tokens each (medians), model {', '.join(sorted(calls['model'].dropna().unique()))}",
+            f"the batch tier takes {off.max():.0%} off and answers within a day",
+        ),
+        remedy="Collect such jobs and send them through the provider's batch API, or ask for the flex tier where minutes matter.",
+        effort="medium",
+        estimate=Estimate("request_usd", before, before - less, before - less, ("all of these calls can wait for a batch",), ("waiting up to a day",))
+        if before is not None and less is not None else None,
+        frame=calls[["call_id", "model", "owned", "input_tokens", "output_tokens", "cost"]].head(50),
+        exemplars=tuple(calls["trace_id"].dropna().head(3)),
+    )  # fmt: skip
+
+
+def _discount(recording: Recording, calls: pd.DataFrame) -> float:
+    """Return the part of the price that the batch tier takes off for one kind of call."""
+    last = calls.iloc[-1]
+    prices, at_ns = prices_of(recording), int(last["start_time"])
+    plain, batch = (prices.rates(last["provider"], last["model"], tier=tier, at_ns=at_ns) for tier in (None, "batch"))
+    if plain and batch and 0 < batch[0].input_usd < plain[0].input_usd:
+        return 1 - batch[0].input_usd / plain[0].input_usd
+    return USUAL_DISCOUNT

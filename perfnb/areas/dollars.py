@@ -1,0 +1,182 @@
+"""What the recording's model calls cost, and what part of it a cause explains; by tokens where no price is known.
+
+Checks weigh tokens by each call's own prices, so that shares add up to the provider's bill. Where none of the calls
+has a price, tokens are weighed by how prices usually relate, and every finding says so.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from perfnb.attribution import GENERATING, HOW_TO_SEE_CALLS, observed_seconds, request_count
+from perfnb.attribution.money import prepare_money
+from perfnb.errors import NotMeasured
+from perfnb.finding import Finding
+from perfnb.objectives import severity
+from perfnb.recording import Recording
+
+# How the prices of most models relate (genai-prices 0.2.3: medians of chat models that name all three), used only
+# where a recording's models have no price: cached input costs a quarter of fresh input, output four times it.
+CACHED_WEIGHT = 0.25
+OUTPUT_WEIGHT = 4.0
+
+DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What all calls of a recording cost.
+
+    ``calls`` has a row a call: the columns of ``model_calls`` without texts, system_passage_tokens and has_media, and in
+    dollars (else in weighed tokens) cost, fresh_price, cached_price and output_price a token. ``total`` is the sum of
+    cost.
+    """
+
+    calls: pd.DataFrame
+    total: float
+    is_priced: bool
+    requests: int
+    seconds: float
+    unpriced_calls: int
+
+    @property
+    def answers(self) -> pd.DataFrame:
+        """Return the calls that generated text and succeeded."""
+        calls = self.calls
+        return calls[calls["operation"].isin(GENERATING) & calls["error_type"].isna()]
+
+    @property
+    def embeddings(self) -> pd.DataFrame:
+        """Return the embeddings calls that succeeded."""
+        calls = self.calls
+        return calls[(calls["operation"] == "embeddings") & calls["error_type"].isna()]
+
+    def share(self, cost: float) -> float:
+        """Return ``cost`` as a part (0 to 1) of what all calls cost."""
+        return float(min(1.0, max(0.0, cost) / self.total)) if self.total > 0 else 0.0
+
+    def per_request(self, cost: float) -> float | None:
+        """Return ``cost`` per user request in dollars; None where nothing has a price."""
+        return float(cost) / self.requests if self.is_priced and self.requests else None
+
+    def per_day(self, cost: float) -> float | None:
+        """Return ``cost`` a day in dollars, at the rate of this recording; None where nothing has a price."""
+        return float(cost) / self.seconds * DAY_S if self.is_priced and self.seconds > 0 else None
+
+    def told(self, cost: float) -> str:
+        """Return what ``cost`` comes to, in words."""
+        per_request, per_day = self.per_request(cost), self.per_day(cost)
+        if per_request is None or per_day is None:
+            return f"{self.share(cost):.0%} of all tokens, output weighed {OUTPUT_WEIGHT:.0f} times: none of the models has a known price"
+        left_out = f"; {self.unpriced_calls} calls have no known price and are left out" if self.unpriced_calls else ""
+        return f"${cost:.4g} of ${self.total:.4g} recorded, ${per_request:.3g} per request, ${per_day:,.2f} a day at this rate{left_out}"
+
+    def finding(
+        self,
+        cost: float,
+        *,
+        miss: float,
+        title: str,
+        evidence: Iterable[str],
+        remedy: str,
+        **more: Any,
+    ) -> Finding:
+        """Return a finding about ``cost``, its dollars told last in its evidence."""
+        share = self.share(cost)
+        return Finding(
+            title=title,
+            severity=severity(miss, share),
+            share=share,
+            evidence=(*evidence, self.told(cost)),
+            remedy=remedy,
+            symptom="cost",
+            usd_per_request=self.per_request(cost),
+            usd_per_day=self.per_day(cost),
+            **more,
+        )
+
+
+def spending(recording: Recording) -> Spending:
+    """Return what the calls of ``recording`` cost; raises NotMeasured where there are no calls or no token counts."""
+    recording.require("llm_calls")
+    found: Spending = prepare_money(recording).derived("spending", lambda: _spending(recording))
+    if found.calls.empty:
+        raise NotMeasured("no model calls", hint=HOW_TO_SEE_CALLS)
+    if found.total <= 0:
+        raise NotMeasured(
+            "no call tells its tokens", hint="usage: record through the proxy (--upstream), or GenAI spans with usage"
+        )
+    return found
+
+
+def dollars_of(recording: Recording, call_ids: pd.Series) -> dict[str, float | None]:
+    """Return ``usd_per_request`` and ``usd_per_day`` of these calls, as findings about the wait carry them too."""
+    try:
+        spent = spending(recording)
+    except NotMeasured:
+        return {}
+    cost = float(spent.calls.loc[spent.calls["call_id"].isin(call_ids), "cost"].sum())
+    return {"usd_per_request": spent.per_request(cost), "usd_per_day": spent.per_day(cost)}
+
+
+_CALLS = """
+SELECT m.* EXCLUDE (response_text, attributes, messages, response_sketch),
+       coalesce(m.response_model, m.request_model) AS model,
+       CAST(json_extract(m.attributes, '$.tools') AS VARCHAR) AS tool_names,
+       json_extract_string(m.messages, '$[0].opening') AS opening,
+       json_extract_string(m.messages, '$[0].role') IN ('system', 'developer') AS begins_with_system,
+       coalesce(CAST(m.messages AS VARCHAR) LIKE '%"other_parts":%', false) AS has_media,
+       p.cost_usd, p.input_usd, p.cache_read_usd, p.output_usd
+FROM model_calls m JOIN priced_calls p ON p.call_id = m.call_id
+ORDER BY m.start_time, m.call_id
+"""
+
+
+def _spending(recording: Recording) -> Spending:
+    calls = recording.query(_CALLS)
+    is_priced = bool(calls["cost_usd"].fillna(0).sum() > 0)
+    calls = _with_prices(calls) if is_priced else _with_weights(calls)
+    calls["kind"] = _kinds(calls)
+    unpriced = int((calls["cost_usd"].isna() & calls["error_type"].isna()).sum()) if is_priced else 0
+    total = float(calls["cost"].sum())
+    return Spending(calls, total, is_priced, request_count(recording), observed_seconds(recording), unpriced)
+
+
+def _fresh(calls: pd.DataFrame) -> pd.Series:
+    written = calls["cache_write_tokens"].fillna(0)
+    return (calls["input_tokens"].fillna(0) - calls["cache_read_tokens"].fillna(0) - written).clip(lower=0)
+
+
+def _with_prices(calls: pd.DataFrame) -> pd.DataFrame:
+    """Add what a token of each kind cost in each call; where a call had none of a kind, its model's other calls tell."""
+    per = {
+        "fresh_price": calls["input_usd"] / _fresh(calls).where(lambda tokens: tokens > 0),
+        "cached_price": calls["cache_read_usd"] / calls["cache_read_tokens"].where(lambda tokens: tokens > 0),
+        "output_price": calls["output_usd"] / calls["output_tokens"].where(lambda tokens: tokens > 0),
+    }
+    calls = calls.assign(cost=calls["cost_usd"].fillna(0.0))
+    for name, price in per.items():
+        usual = price.groupby(calls["model"].fillna("")).transform("median")
+        calls[name] = price.fillna(usual)
+    calls["fresh_price"] = calls["fresh_price"].fillna(0.0)
+    calls["cached_price"] = calls["cached_price"].fillna(calls["fresh_price"])
+    calls["output_price"] = calls["output_price"].fillna(0.0)
+    return calls
+
+
+def _with_weights(calls: pd.DataFrame) -> pd.DataFrame:
+    cost = _fresh(calls) + CACHED_WEIGHT * calls["cache_read_tokens"].fillna(0)
+    cost += OUTPUT_WEIGHT * calls["output_tokens"].fillna(0)
+    return calls.assign(cost=cost, fresh_price=1.0, cached_price=CACHED_WEIGHT, output_price=OUTPUT_WEIGHT)
+
+
+def _kinds(calls: pd.DataFrame) -> pd.Series:
+    """Return which calls are of one kind: operation, model, tools, and the beginning of a system prompt many share."""
+    tools = calls["tools_offered"].fillna(0).astype(int).astype(str)
+    plain = calls["operation"].fillna("") + "|" + calls["model"].fillna("") + "|" + tools
+    opening = calls["opening"].where(calls["begins_with_system"].fillna(False).astype(bool), None).fillna("")
+    alike = opening.groupby([plain, opening]).transform("size")
+    enough = (0.05 * plain.groupby(plain).transform("size")).clip(lower=3)
+    return plain + "|" + opening.where(alike >= enough, "")
