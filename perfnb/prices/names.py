@@ -32,6 +32,7 @@ address. Any other named provider sets its own prices, and a model missing there
 
 _MAKERS = {"text-embedding-": "openai", "chatgpt-": "openai", "embed-": "cohere"}
 _BEDROCK = re.compile(r"(?:[a-z-]+\.)?(?P<maker>[a-z0-9]+)\.(?P<name>[a-z0-9.-]+?)(?:-v\d+)?(?::\d+)?$")
+_BEDROCK_REGION = re.compile(r"^(?:us|us-gov|eu|apac|jp|au|ca|global)\.(?=[a-z0-9]+\.)")
 _OLLAMA_TAG = re.compile(r"^(?!ft:)(?!.*-v\d+:\d+$)[^:]+:[^:]+$")
 
 
@@ -44,10 +45,12 @@ def provider_name(provider: str | None) -> str | None:
 
 
 def spellings(model: str) -> Iterator[str]:
-    """Yield ``model`` as it came, then without the path or resource name that a cloud puts before it."""
+    """Yield ``model`` as it came, then without what a cloud puts before it: a path, a resource name, a region."""
     yield model
-    if model.startswith(("models/", "publishers/", "projects/", "arn:")):
-        yield model.rsplit("/", 1)[-1]
+    name = model.rsplit("/", 1)[-1] if model.startswith(("models/", "publishers/", "projects/", "arn:")) else model
+    for spelled in (name, _BEDROCK_REGION.sub("", name)):
+        if spelled != model:
+            yield spelled
 
 
 def without_cloud(model: str) -> str | None:
