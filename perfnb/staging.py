@@ -179,7 +179,8 @@ def _probe(stage: Staged, app: StagedApp, seconds: float) -> None:
     from perfnb.sources.probe import Probe
 
     planned = stage.demo.planned(seconds, habits=app.users)
-    requests = tuple(Request(stage.app_url + each.path, json=dict(each.body)) for each in planned)
+    patience_s = stage.demo.patience_s(app.users)
+    requests = tuple(Request(stage.app_url + each.path, json=dict(each.body), timeout_s=patience_s) for each in planned)
 
     def make() -> Source:
         return Probe(recorder.recording.path, requests, repeat=1, pause_s=0.05, lag_url=stage.app_url + app.health)

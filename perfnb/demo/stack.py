@@ -150,6 +150,10 @@ class Stack:
         """Return what the users would send within ``seconds``, for whoever sends it by other means."""
         return list(requests(Habits(**self._habits(habits)), seconds, self._seed))
 
+    def patience_s(self, habits: Mapping[str, Any] | None = None) -> float:
+        """Return how long the users wait for an answer, for whoever sends their requests by other means."""
+        return Habits(**self._habits(habits)).patience_s
+
     def _habits(self, habits: Mapping[str, Any] | None) -> dict[str, Any]:
         return {**(habits or {}), **merged(fault.workload for fault in self.faults)}
 

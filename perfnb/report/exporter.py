@@ -54,7 +54,7 @@ def _cell(cell: Any, number: int, redactor: Redactor) -> Markup:
         return markdown(cell.source, redactor)
     if cell.cell_type != "code" or not cell.source.strip():
         return Markup("")
-    outputs = [output_html(output, number, redactor) for output in cell.get("outputs", ()) if not _is_progress(output)]
+    outputs = [output_html(output, number, redactor) for output in cell.get("outputs", ()) if not _is_live_only(output)]
     return assembled([_code(cell.source, redactor), *outputs])
 
 
@@ -171,8 +171,8 @@ def _tags(cell: Any) -> set[str]:
     return set(cell.metadata.get("tags", ()))
 
 
-def _is_progress(output: Output) -> bool:
-    return bool(output.get("metadata", {}).get("perfnb", {}).get("progress"))
+def _is_live_only(output: Output) -> bool:
+    return bool(output.get("metadata", {}).get("perfnb", {}).get("live_only"))
 
 
 def _demote(body: str) -> str:

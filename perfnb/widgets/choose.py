@@ -5,6 +5,7 @@ from typing import Any
 
 from perfnb.widgets.chart import Chart
 from perfnb.widgets.html import render
+from perfnb.widgets.keyboard import with_keys
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
@@ -30,7 +31,7 @@ class Chooser:
         control = ipywidgets.Dropdown(options=list(self.options.items()), value=self.key, description=self.title)
         control.layout.width = "min(100%, 40rem)"
         control.style.description_width = "initial"
-        display(self.bundle(control), raw=True)
+        display(self.bundle(with_keys(control)), raw=True)
         shown = display(self.chart, display_id=True)
 
         def choose(change: Mapping[str, Any]) -> None:

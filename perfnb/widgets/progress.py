@@ -4,7 +4,7 @@ import sys
 from types import TracebackType
 from typing import Any, Self
 
-PROGRESS = {"perfnb": {"progress": True}}  # metadata of the line, by which an export knows it
+LIVE_ONLY = {"perfnb": {"live_only": True}}  # metadata of what an export leaves out
 
 
 class Progress:
@@ -40,9 +40,9 @@ class Progress:
 
         line = {"text/plain": text}
         if self._handle is None:
-            self._handle = display(line, raw=True, metadata=PROGRESS, display_id=True)
+            self._handle = display(line, raw=True, metadata=LIVE_ONLY, display_id=True)
         else:
-            self._handle.update(line, raw=True, metadata=PROGRESS)
+            self._handle.update(line, raw=True, metadata=LIVE_ONLY)
 
 
 def _in_kernel() -> bool:

@@ -124,10 +124,12 @@ class Bot:
     async def considered(self, messages: list[dict[str, str]], question: str) -> str:
         said = await self.whole(messages)
         for _ in range(2):
-            check = f"Draft: {said}\n\nReply OK or REVISE.\n\nQuestion: {question}"
-            if (await self.whole([*messages, {"role": "user", "content": check}])).startswith("OK"):
+            check = {"role": "user", "content": f"Draft: {said}\n\nReply OK or REVISE.\n\nQuestion: {question}"}
+            verdict = await self.whole([*messages, check])
+            if verdict.startswith("OK"):
                 break
-            said = await self.whole(messages)
+            again = {"role": "user", "content": f"Draft: {said}\n\n{verdict}\n\nQuestion: {question}"}
+            said = await self.whole([*messages, again])
         return said
 
     async def whole(self, messages: list[dict[str, str]]) -> str:
@@ -200,7 +202,7 @@ def check_manners(question: str) -> None:
 def without_repeats(question: str, handbook: Handbook) -> str:
     """Return the question without words said twice, found by comparing all letters of all words with all others."""
     same = 0
-    words = question.split() + " ".join(text for _, text in handbook.sections[:3]).split()
+    words = question.split() + " ".join(text for _, text in handbook.sections[:8]).split()
     for one in words:
         for other in words:
             same += sum(a == b for a, b in zip(one, other, strict=False)) == len(one)

@@ -1,6 +1,5 @@
 """The pages as a reader sees them: in Chromium, with no network, in light and dark, on a narrow screen and on paper."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from browser import launched, needs_chromium
 from builders import call, every, recording, request
 from planted_pages import planted_notebook, planted_recording
 from secrets_to_plant import ENVIRONMENT, PROMPT, SECRETS
@@ -20,12 +20,7 @@ from perfnb.report.page import MOST_BYTES
 from perfnb.report.prompts import Prompts
 from perfnb.report.redaction import Redactor
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium); CI has it"),
-]
+pytestmark = needs_chromium
 
 
 @dataclass
@@ -39,12 +34,8 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
+    with launched() as chromium:
+        yield chromium
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from perfnb.report.exporter import export
 from perfnb.report.page import packed_plotly
 from perfnb.report.prompts import CONTENT_ASKED_FOR, Prompts
 from perfnb.report.redaction import Redactor
-from perfnb.widgets.progress import PROGRESS
+from perfnb.widgets.progress import LIVE_ONLY
 
 
 def redactor(**given) -> Redactor:
@@ -100,7 +100,7 @@ def test_an_output_that_would_be_lost_is_an_error_that_names_the_cell(data):
 
 
 def test_progress_lines_are_left_out():
-    assert "27 of 27" not in shown(data={"text/plain": "27 of 27"}, metadata=PROGRESS)
+    assert "27 of 27" not in shown(data={"text/plain": "27 of 27"}, metadata=LIVE_ONLY)
 
 
 def test_the_first_heading_is_the_only_title():

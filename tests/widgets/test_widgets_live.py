@@ -28,7 +28,8 @@ def test_choosing_another_one_redraws_in_place(tmp_path):
         "Chooser('Pick', {'one': 'first', 'two': 'second'}, draw)",
         f"{FIND}\nfind('Dropdown').value = 'second'",
     )
-    control, chart = show.outputs
+    keys, control, chart = show.outputs
+    assert list(keys.data) == ["application/javascript"]
     assert prepare.outputs == []
     assert "one" in control.data["text/html"]
     assert "application/vnd.jupyter.widget-view+json" in control.data

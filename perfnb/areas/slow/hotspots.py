@@ -29,6 +29,10 @@ _LOOP = re.compile(r"(^|\.)(run_forever|run_until_complete|_run_once|run|_run|se
 _LOOP_FILES = re.compile(r"(asyncio/|uvloop/|uvicorn/|anyio/|trio/|hypercorn/|aiohttp/web\.py)")
 _WAITING = re.compile(r"(^|\.)(select|poll|epoll|kqueue|wait)$")
 
+# Calls that wait until something comes; a coroutine never stands in one off the processor.
+_BLOCKING_CALL = re.compile(
+    r"(^|\.)(read|readinto|readline|recv|recv_into|connect|getaddrinfo|getresponse|sleep|acquire|join|communicate) \("
+)
 
 _HELD = ["pid", "thread", "where", "doing", "held_s", "seen_s"]
 
@@ -199,12 +203,14 @@ def blocked_event_loop(
     min_part: float = 0.15,
     min_held_s: float = 0.4,
     one_place: float = 0.3,
+    min_waiting: float = 0.03,
     late_ms: float = 250,
 ) -> Finding | Clear:
     """Synchronous work holds the event loop, so that all requests stand still together (R21).
 
-    Seen in stacks, where one call accounts for a good part of it (waits for the interpreter lock are everywhere); or
-    by a light request that is answered late while another is under way.
+    Seen in stacks, where one call accounts for a good part of it (waits for the interpreter lock are everywhere), or
+    where the loop stands in a call that only waits; or by a light request that is answered late while another is
+    under way.
 
     Source: E37, D32, C22
     """
@@ -215,7 +221,8 @@ def blocked_event_loop(
     part = held / total if total else 0.0
     places = seen.dropna(subset=["where"]).groupby(["where", "doing"])["held_s"].sum().sort_values(ascending=False)
     first = float(places.iloc[0]) if len(places) else 0.0
-    if part < min_part or held < min_held_s or first < one_place * held:
+    waits = first >= min_waiting * total and bool(_BLOCKING_CALL.search(places.index[0][1])) if first else False
+    if held < min_held_s or not (waits or (part >= min_part and first >= one_place * held)):
         return Clear(f"the event loop was held for {held:.1f} of {total:.1f} s seen, {first:.1f} s of it at one place")
     where, doing = places.index[0]
     return Finding(

@@ -13,6 +13,7 @@ UVLOOP_IDLE = "<module> (serve.py:3);Server.run (site-packages/uvicorn/server.py
 BUSY = f"{LOOP};Handle._run (python3.11/asyncio/events.py:80);chat (desk/app.py:40);fetch (desk/search.py:12);SSLSocket.read (python3.11/ssl.py:1100)"
 UVLOOP_BUSY = f"{UVLOOP_IDLE};chat (desk/app.py:40);fetch (desk/search.py:12)"
 THREAD = "run (threading.py:975);_worker (concurrent/futures/thread.py:83);clean (desk/text.py:9)"
+WORKING = BUSY.rpartition(";")[0] + ";loads (python3.11/json/__init__.py:346)"  # as BUSY, with no call that waits
 
 
 def test_frames_are_read() -> None:
@@ -67,7 +68,8 @@ ALWAYS = [request(0, 60_000)]
 )
 def test_blocked_event_loop(tmp_path: Path, pattern: str, requests: list[Row], found: bool) -> None:
     assert (
-        isinstance(answer(tmp_path, "blocked-event-loop", stacks=looks(pattern), requests=requests), Finding) is found
+        isinstance(answer(tmp_path, "blocked-event-loop", stacks=looks(pattern, WORKING), requests=requests), Finding)
+        is found
     )
 
 
@@ -78,20 +80,34 @@ def test_blocked_event_loop(tmp_path: Path, pattern: str, requests: list[Row], f
 def test_a_callback_off_the_processor_holds_the_loop(
     tmp_path: Path, blocked: int, busy: int, idle: int, found: bool
 ) -> None:
-    kinds = [(BUSY, blocked, False), (BUSY, busy, True), (IDLE, idle, False)]
-    rows = [
-        {"time": START, "pid": 7, "thread": "MainThread", "stack": stack, "samples": count, "on_cpu": on, "mode": "profile", "period_ms": 20.0}
+    rows = profile((WORKING, blocked, False), (WORKING, busy, True), (IDLE, idle, False))
+    assert isinstance(answer(tmp_path, "blocked-event-loop", stacks=rows, requests=ALWAYS), Finding) is found
+
+
+def profile(*kinds: tuple[str, int, bool]) -> list[Row]:
+    """Return the samples of one profile: stack, how many, whether on the processor."""
+    return [
+        {"time": START, "pid": 7, "thread": "MainThread", "stack": stack, "samples": count, "on_cpu": on,
+         "mode": "profile", "period_ms": 20.0}
         for stack, count, on in kinds
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stack", "waiting", "found"),
+    [
+        (BUSY, 30, True),  # a read that the loop stands in for 3 % of the time
+        (BUSY, 29, False),
+        (WORKING, 30, False),  # the like of it, off the processor by chance
+    ],
+)
+def test_a_call_that_only_waits_is_blamed_sooner(tmp_path: Path, stack: str, waiting: int, found: bool) -> None:
+    rows = profile((stack, waiting, False), (IDLE, 1000 - waiting, False))
     assert isinstance(answer(tmp_path, "blocked-event-loop", stacks=rows, requests=ALWAYS), Finding) is found
 
 
 def test_waits_for_the_interpreter_lock_are_everywhere_and_no_place_is_blamed(tmp_path: Path) -> None:
-    rows = [
-        {"time": START, "pid": 7, "thread": "MainThread", "stack": BUSY.replace("fetch", f"step{n}"), "samples": 20,
-         "on_cpu": False, "mode": "profile", "period_ms": 20.0}
-        for n in range(10)
-    ]  # fmt: skip
+    rows = profile(*((WORKING.replace("fetch", f"step{n}"), 20, False) for n in range(10)))
     assert not isinstance(answer(tmp_path, "blocked-event-loop", stacks=rows, requests=ALWAYS), Finding)
 
 
