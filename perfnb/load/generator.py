@@ -1,5 +1,6 @@
 """The caller's end of the load worker: hands it blocks, hears how they go, halts it at once when told to."""
 
+import contextlib
 import queue
 import threading
 import time
@@ -46,6 +47,14 @@ class Generator(WorkerSource):
 
         Raises NotReachable where the worker died.
         """
+        try:
+            return self._run(block, stop, watch, clock)
+        except BaseException:  # whoever waited is interrupted: nothing may go on being sent
+            with contextlib.suppress(NotReachable):
+                self.order({"halt": True})
+            raise
+
+    def _run(self, block: Block, stop: threading.Event | None, watch: Watch, clock: Callable[[], float]) -> BlockReport:
         self.order(block.as_order())
         deadline = clock() + block.seconds + self._longest_s + WRITE_S
         halted_at: float | None = None
