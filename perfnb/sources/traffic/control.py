@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from perfnb.errors import NotReachable, WrongUse
+from perfnb.errors import NotReachable, PerfnbError, WrongUse
 from perfnb.sources.traffic.policies.arms import OFF, State
 
 CONTROL = "control.json"
@@ -63,7 +63,7 @@ class Control:
             return web.json_response({"error": "wrong token"}, status=401)
         try:
             response: web.StreamResponse = await handler(request)
-        except WrongUse as error:
+        except PerfnbError as error:
             return web.json_response({"error": error.message, "hint": error.hint}, status=422)
         except ValueError:
             return web.json_response({"error": "no JSON", "hint": ""}, status=422)

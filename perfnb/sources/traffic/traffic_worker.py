@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from perfnb.recording.recording import Recording
 from perfnb.sources.traffic.llm_traffic import provider_of
 from perfnb.sources.traffic.passthrough import CAPTURE_BYTES, PassThrough, base_url
 from perfnb.sources.traffic.policies.arms import State
@@ -59,7 +60,7 @@ async def _controlled(
     from perfnb.sources.traffic.policies.engine import Engine
 
     recording = Path(settings["recording"])
-    engine = Engine(server, link.add_event, provider=provider)
+    engine = Engine(server, link.add_event, secret=Recording.open(recording).key, provider=provider)
 
     def apply(state: State) -> None:
         engine.set(state)

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,22 @@ class Scene:
     root: str
     proxy: LlmProxy
     recording: Recording
+    clients: list[openai.OpenAI] = field(default_factory=list)
+
+    def __enter__(self) -> "Scene":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self.clients:
+            client.close()
 
     @property
     def control(self) -> ProxyControl:
         return ProxyControl.of(self.recording.path)
 
     def client(self, key: str = KEY, **settings: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.proxy.url, api_key=key, **settings)
+        self.clients.append(openai.OpenAI(base_url=self.proxy.url, api_key=key, **settings))
+        return self.clients[-1]
 
     def base(self, **policy: Any) -> None:
         self.control.set({"base": policy})
@@ -46,7 +55,7 @@ class Scene:
     def billed(self) -> int:
         """How many calls the provider has answered."""
         with urllib.request.urlopen(f"{self.root}/_bill", timeout=10) as answer:
-            return int(json.load(answer)["calls"])
+            return len(json.load(answer)["calls"])
 
     def calls(self, count: int) -> pd.DataFrame:
         """The calls recorded, once there are ``count``."""
@@ -76,8 +85,12 @@ def provider(conditions: Mapping[str, Any] | None = None, time_scale: float = TI
 @contextlib.contextmanager
 def scene(folder: Path, *, time_scale: float = TIME_SCALE, **conditions: Any) -> Iterator[Scene]:
     recording = Recording.create(folder / "r.perfnb")
-    with provider(conditions, time_scale) as root, LlmProxy(recording.path, f"{root}/v1") as proxy:
-        yield Scene(root, proxy, recording)
+    with (
+        provider(conditions, time_scale) as root,
+        LlmProxy(recording.path, f"{root}/v1") as proxy,
+        Scene(root, proxy, recording) as made,
+    ):
+        yield made
     recording.close()
 
 

@@ -26,6 +26,7 @@ from perfnb.sources.traffic.verbatim import connect_ms
 PASSING = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 """Statuses that may be gone at the next try; a request that is wrong stays wrong."""
 LONGEST_RETRY_AFTER_S = 60.0
+_KEPT = ("Content-Type", "Content-Encoding", "Retry-After", "x-request-id")
 
 
 @dataclass
@@ -94,6 +95,23 @@ class Attempts:
             return await self._server.answer(self._request, attempt.upstream, self._exchange, attempt.held, changes)
         finally:
             attempt.close()
+
+    async def whole(self) -> tuple[int, dict[str, str], bytes]:
+        """Send the request and return status, type and the whole body of the answer."""
+        attempt = await self._best()
+        self._choose(attempt)
+        if attempt.upstream is None:
+            failure = self._failure(attempt.error or OSError("no answer"), self._marks(attempt))
+            return failure.status, {"Content-Type": "application/json"}, bytes(failure.body)  # type: ignore[arg-type]
+        try:
+            rest = self._server.noted(await attempt.upstream.read(), self._exchange)
+        except UPSTREAM_ERRORS as error:
+            self._exchange.end, self._exchange.error = "broken", type(error).__name__
+            raise ConnectionResetError from error
+        finally:
+            attempt.close()
+        headers = {name: attempt.upstream.headers[name] for name in _KEPT if name in attempt.upstream.headers}
+        return attempt.upstream.status, headers | self._marks(attempt), b"".join([*attempt.held, rest])
 
     def _choose(self, attempt: Attempt) -> None:
         """Make the caller's exchange this attempt's."""

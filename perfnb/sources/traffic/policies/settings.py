@@ -169,7 +169,7 @@ def _check(name: str, key: str, value: Any) -> None:
     if key == "rules":
         for rule in value:
             _check_rule(rule)
-    if key == "redis" and value and urlsplit(value).password:
+    if key == "redis" and value and (urlsplit(value).password or "password=" in value):
         raise WrongUse(
             f"{name}.redis holds a password", hint="leave it out of the address; set PERFNB_REDIS_PASSWORD instead"
         )

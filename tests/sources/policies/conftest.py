@@ -1,0 +1,6 @@
+"""Let these tests import the upstreams one folder up."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
