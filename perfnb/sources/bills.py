@@ -52,11 +52,16 @@ class Reader:
 
     def csv_rows(self, lines: Iterable[bytes]) -> Iterator[tuple[int, Row | BadBill]]:
         """Yield number and row of each line of an OpenAI export; days without use are passed over."""
-        texts = (line.decode("utf-8-sig", "replace") for line in lines)
+        texts = (line.decode("utf-8-sig", "replace").strip("\r\n") for line in lines)
         header = next(texts, "")
-        table = csv.DictReader(texts, fieldnames=_header(header.encode()), delimiter=_delimiter(header))
-        for number, line in enumerate(table, 2):
-            given = {name: value for name, value in line.items() if name and isinstance(value, str) and value.strip()}
+        names, delimiter = _header(header.encode()), _delimiter(header)
+        for number, text in enumerate(texts, 2):
+            try:
+                values = next(csv.reader([text], delimiter=delimiter), [])
+            except csv.Error as error:
+                yield number, BadBill(str(error))
+                continue
+            given = {name: value for name, value in zip(names, values, strict=False) if value.strip()}
             if given.keys() - {"start_time", "end_time", "start_time_iso", "end_time_iso"}:
                 yield number, self._tried(lambda given=given: _csv_facts(given))  # type: ignore[misc]
 
