@@ -141,7 +141,11 @@ def record(
 )
 def import_(
     files: Annotated[
-        list[Path], typer.Argument(help="OTLP/JSON files, JSON-lines logs, collapsed stacks.", metavar="FILE…")
+        list[Path],
+        typer.Argument(
+            help="OTLP/JSON files, JSON-lines logs, collapsed stacks, usage or cost exports of a provider.",
+            metavar="FILE…",
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Recording to make, or one to add to.")] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Only print how long each stage of the logs takes.")] = False,
