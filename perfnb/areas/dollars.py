@@ -4,17 +4,18 @@ Checks weigh tokens by each call's own prices, so that shares add up to the prov
 has a price, tokens are weighed by how prices usually relate, and every finding says so.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from perfnb.attribution import GENERATING, HOW_TO_SEE_CALLS, observed_seconds, request_count
-from perfnb.attribution.money import prepare_money
+from perfnb.attribution.money import prepare_money, prices_of
 from perfnb.errors import NotMeasured
-from perfnb.finding import Finding
+from perfnb.finding import Clear, Finding
 from perfnb.objectives import severity
+from perfnb.prices import Prices
 from perfnb.recording import Recording
 
 # How the prices of most models relate (genai-prices 0.2.3: medians of chat models that name all three), used only
@@ -111,14 +112,22 @@ def spending(recording: Recording) -> Spending:
     return found
 
 
-def dollars_of(recording: Recording, call_ids: pd.Series) -> dict[str, float | None]:
-    """Return ``usd_per_request`` and ``usd_per_day`` of these calls, as findings about the wait carry them too."""
+def in_dollars(recording: Recording, cost: Callable[[], float]) -> dict[str, Any]:
+    """Return ``usd_per_request`` and ``usd_per_day`` of ``cost``, for findings about the wait; empty where unknown."""
     try:
-        spent = spending(recording)
+        spent, amount = spending(recording), cost()
     except NotMeasured:
         return {}
-    cost = float(spent.calls.loc[spent.calls["call_id"].isin(call_ids), "cost"].sum())
-    return {"usd_per_request": spent.per_request(cost), "usd_per_day": spent.per_day(cost)}
+    return {"usd_per_request": spent.per_request(amount), "usd_per_day": spent.per_day(amount)}
+
+
+def unless_it_costs(clear: Clear, judge: Callable[[], Finding | Clear]) -> Finding | Clear:
+    """Return what ``judge`` finds in dollars, else ``clear``, which was said of the wait."""
+    try:
+        found = judge()
+    except NotMeasured:
+        return clear
+    return found if isinstance(found, Finding) else clear
 
 
 _CALLS = """
@@ -137,7 +146,7 @@ ORDER BY m.start_time, m.call_id
 def _spending(recording: Recording) -> Spending:
     calls = recording.query(_CALLS)
     is_priced = bool(calls["cost_usd"].fillna(0).sum() > 0)
-    calls = _with_prices(calls) if is_priced else _with_weights(calls)
+    calls = _with_prices(calls, prices_of(recording)) if is_priced else _with_weights(calls)
     calls["kind"] = _kinds(calls)
     unpriced = int((calls["cost_usd"].isna() & calls["error_type"].isna()).sum()) if is_priced else 0
     total = float(calls["cost"].sum())
@@ -149,21 +158,35 @@ def _fresh(calls: pd.DataFrame) -> pd.Series:
     return (calls["input_tokens"].fillna(0) - calls["cache_read_tokens"].fillna(0) - written).clip(lower=0)
 
 
-def _with_prices(calls: pd.DataFrame) -> pd.DataFrame:
-    """Add what a token of each kind cost in each call; where a call had none of a kind, its model's other calls tell."""
+def _with_prices(calls: pd.DataFrame, prices: Prices) -> pd.DataFrame:
+    """Add what a token of each kind cost in each call; where a call had none of a kind, its model's price list tells."""
     per = {
         "fresh_price": calls["input_usd"] / _fresh(calls).where(lambda tokens: tokens > 0),
         "cached_price": calls["cache_read_usd"] / calls["cache_read_tokens"].where(lambda tokens: tokens > 0),
         "output_price": calls["output_usd"] / calls["output_tokens"].where(lambda tokens: tokens > 0),
     }
     calls = calls.assign(cost=calls["cost_usd"].fillna(0.0))
+    listed = _listed(calls, prices)
     for name, price in per.items():
-        usual = price.groupby(calls["model"].fillna("")).transform("median")
-        calls[name] = price.fillna(usual)
-    calls["fresh_price"] = calls["fresh_price"].fillna(0.0)
-    calls["cached_price"] = calls["cached_price"].fillna(calls["fresh_price"])
-    calls["output_price"] = calls["output_price"].fillna(0.0)
+        calls[name] = price.fillna(listed[name]).fillna(0.0)
     return calls
+
+
+def _listed(calls: pd.DataFrame, prices: Prices) -> pd.DataFrame:
+    """Return the price list's fresh_price, cached_price and output_price for short prompts of each call's model."""
+    keys = ["provider", "response_model", "request_model", "service_tier"]
+    models = calls[[*keys, "start_time"]].groupby(keys, dropna=False)["start_time"].max().reset_index()
+    rates = []
+    for provider, answered, asked, tier, at_ns in models.itertuples(index=False):
+        provider, answered, asked, tier = (
+            None if pd.isna(each) else each for each in (provider, answered, asked, tier)
+        )
+        found = prices.rates(provider, answered, at_ns=int(at_ns), tier=tier, asked_for=asked)
+        rates.append((found[0].input_usd, found[0].cache_read_usd, found[0].output_usd) if found else (None,) * 3)
+    names = ["fresh_price", "cached_price", "output_price"]
+    models[names] = pd.DataFrame(rates, columns=names, dtype=float)
+    listed = calls[keys].merge(models[[*keys, *names]], on=keys, how="left")
+    return listed.set_index(calls.index)[names]
 
 
 def _with_weights(calls: pd.DataFrame) -> pd.DataFrame:

@@ -100,17 +100,14 @@ def no_embedding_cache(
 
 
 _PROMPTS = """
-SELECT call_id, messages FROM model_calls WHERE messages IS NOT NULL AND call_id IN (SELECT call_id FROM wanted_calls)
+SELECT call_id, messages FROM model_calls WHERE messages IS NOT NULL AND call_id IN (SELECT unnest($call_ids))
 """
 
 
 def prompts_of(recording: Recording, call_ids: pd.Series) -> dict[str, list[Entry]]:
     """Return what was kept of the messages of these calls, by call_id."""
-    connection = prepare_money(recording).refresh()
-    connection.register("wanted_calls", call_ids.to_frame("call_id"))
-    rows = connection.execute(_PROMPTS).fetchall()
-    connection.unregister("wanted_calls")
-    return {call_id: json.loads(messages) for call_id, messages in rows}
+    frame = prepare_money(recording).query(_PROMPTS, {"call_ids": call_ids.tolist()})
+    return {call_id: json.loads(messages) for call_id, messages in frame.itertuples(index=False)}
 
 
 def lost_prefixes(

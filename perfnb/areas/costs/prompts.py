@@ -32,6 +32,12 @@ def paid(calls: pd.DataFrame, tokens: pd.Series, before: pd.Series | float = 0.0
     return (tokens - read) * calls["fresh_price"] + read * calls["cached_price"]
 
 
+def paid_anywhere(calls: pd.DataFrame, tokens: pd.Series) -> pd.Series:
+    """Return what ``tokens`` of each prompt cost, that stand anywhere in it: cached ones among them in proportion."""
+    read = tokens * (calls["cache_read_tokens"].fillna(0) / calls["input_tokens"].clip(lower=1)).clip(0, 1)
+    return (tokens - read) * calls["fresh_price"] + read * calls["cached_price"]
+
+
 def _sample(calls: pd.DataFrame) -> pd.DataFrame:
     return calls.iloc[:: max(1, len(calls) // SAMPLED)]
 
@@ -174,9 +180,7 @@ def redundant_prompt_text(
     spent = spending(recording)
     calls = repeated_text(recording, _told(spent))
     wordy = calls[calls["repeated"] >= min_part * calls["input_tokens"]]
-    cost = float(
-        (paid(wordy, wordy["repeated"], wordy["input_tokens"] - wordy["repeated"]) * wordy["stands_for"]).sum()
-    )
+    cost = float((paid_anywhere(wordy, wordy["repeated"]) * wordy["stands_for"]).sum())
     if len(wordy) < least or spent.share(cost) < min_share:
         return Clear(
             f"{len(wordy)} of {len(calls)} prompts say a fifth of their text or more twice; it is {spent.share(cost):.0%} of the dollars"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from perfnb.areas.dollars import spending
-from perfnb.attribution import sees_requests
+from perfnb.attribution import prepare, sees_requests
 from perfnb.attribution.money import prices_of
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
@@ -18,22 +18,38 @@ USUAL_DISCOUNT = 0.5
 where the price list knows no batch price for a model."""
 
 
-def unattended(recording: Recording, *, min_unowned: float = 0.25, least_calls: int = 15) -> pd.DataFrame:
-    """Return the calls of kinds that no user request waits for, with ``owned`` (whether a request ran around a call).
+def unattended(recording: Recording, *, min_unowned: float = 0.1, least_calls: int = 15) -> pd.DataFrame:
+    """Return the calls of kinds that no user request waits for, with ``owned`` (whether one may have waited).
 
-    A call within a request's time may belong to it by chance, so whole kinds are judged: those of which a fair part
-    ran while no request was open, or outlived it, and that follow their own kind back to back as a loop's do.
+    Where requests and calls carry traces, a call in a trace without a request has nobody waiting. Else a call within a
+    request's time may belong to it by chance, so whole kinds are judged: those of which a fair part ran while no
+    request was open, or outlived it. Either way the kind must follow itself back to back, as a loop's calls do.
     """
     spent = spending(recording)
     calls = spent.calls
     calls = calls[calls["operation"].isin({*spent.answers["operation"], "embeddings"}) & calls["error_type"].isna()]
     calls = calls[~calls["service_tier"].fillna("").isin(CHEAP_TIERS) & calls["answered_by"].isna()]
-    kept = []
+    kept, lone = [], _lone_traces(recording)
     for _, group in calls.groupby("kind"):
-        unowned = group["request_id"].isna()
+        unowned = group["request_id"].isna() | group["trace_id"].isin(lone)
         if len(group) >= least_calls and unowned.mean() >= min_unowned and follows_itself(group):
             kept.append(group.assign(owned=~unowned))
     return pd.concat(kept) if kept else calls.head(0).assign(owned=False)
+
+
+# Only where requests and calls are traced together at all does a trace without a request mean anything.
+_LONE_TRACES = """
+WITH traced AS (SELECT DISTINCT trace_id FROM user_requests WHERE trace_id IS NOT NULL AND source <> 'call')
+SELECT DISTINCT trace_id FROM owned_calls
+WHERE trace_id NOT IN (SELECT trace_id FROM traced)
+  AND EXISTS (SELECT 1 FROM owned_calls WHERE trace_id IN (SELECT trace_id FROM traced))
+  AND (SELECT count(trace_id) FROM user_requests) >= 0.9 * (SELECT count(*) FROM user_requests)
+"""
+
+
+def _lone_traces(recording: Recording) -> set[str]:
+    """Return the traces that hold model calls and no user's request."""
+    return set(prepare(recording).query(_LONE_TRACES)["trace_id"])
 
 
 def follows_itself(calls: pd.DataFrame, *, most: float = 0.25) -> bool:

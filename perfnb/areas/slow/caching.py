@@ -2,12 +2,16 @@
 
 import pandas as pd
 
+from perfnb.areas.dollars import in_dollars, spending, unless_it_costs
 from perfnb.attribution import GENERATING, calls_on_path, observed, prepare, share_of_all_waits, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Estimate, Finding
 from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
+
+HOW_TO_SEE_PROMPTS = "see prompts: perfnb record --upstream URL, or GenAI spans with message contents"
+KEEP_ANSWERS = "Cache answers by model, parameters, system prompt, tools, tenant and messages, with a TTL and a bound (start with 300 s, 1000 entries)."
 
 
 def repeats(recording: Recording) -> pd.DataFrame:
@@ -52,7 +56,42 @@ FROM (SELECT metric, max(value) - min(value) AS grown FROM observed_samples
 """
 
 
-@check("no-response-cache", area="slow")
+def paid_again(recording: Recording) -> pd.DataFrame:
+    """Return calls, of all the recording, whose very prompt the same model had answered before, with their cost."""
+    frame = spending(recording).answers
+    frame = frame[frame["prompt_digest"].notna() & frame["answered_by"].isna()]
+    first_end = frame.groupby(["prompt_digest", "request_model"], dropna=False)["end_time"].transform("first")
+    return frame[frame["start_time"] >= first_end]
+
+
+def no_response_cache_cost(
+    recording: Recording, objectives: Objectives, *, min_repeats: float = 0.2, least: int = 5, min_share: float = 0.1
+) -> Finding | Clear:
+    """Return whether answers that had been given before are a fair part of the dollars, and no cache is there."""
+    spent = spending(recording)
+    if spent.answers["prompt_digest"].isna().all():
+        raise NotMeasured("no prompt's digest", hint=HOW_TO_SEE_PROMPTS)
+    again = paid_again(recording)
+    cost, part = float(again["cost"].sum()), len(again) / max(1, len(spent.answers))
+    said = f"{len(again)} of {len(spent.answers)} prompts had been answered before"
+    if len(again) < least or part < min_repeats or spent.share(cost) < min_share:
+        return Clear(f"{said} ({spent.share(cost):.0%} of the dollars)")
+    if not cache_answers(recording).empty:
+        return Clear(f"a cache is there; it is judged by cache-misses ({said})")
+    return spent.finding(
+        cost,
+        miss=part / min_repeats * 1.5,
+        title=said,
+        evidence=(f"{again['prompt_digest'].nunique()} prompts come again, the most frequent {again['prompt_digest'].value_counts().iloc[0] + 1} times; no cache was seen",),
+        remedy=KEEP_ANSWERS,
+        effort="medium",
+        frame=again["prompt_digest"].value_counts().head(20).rename("repeats").reset_index(),
+        figure="repeats",
+        exemplars=tuple(again.nlargest(3, "cost")["request_id"].dropna()),
+    )  # fmt: skip
+
+
+@check("no-response-cache", area="slow", also={"costs": no_response_cache_cost})
 def no_response_cache(
     recording: Recording, objectives: Objectives, *, min_repeats: float = 0.2, least: int = 5, min_share: float = 0.1
 ) -> Finding | Clear:
@@ -63,15 +102,14 @@ def no_response_cache(
     frame = calls_on_path(recording)
     frame = frame[frame["operation"].isin(GENERATING) & frame["error_type"].isna()]
     if frame["prompt_digest"].isna().all():
-        raise NotMeasured(
-            "no prompt's digest", hint="see prompts: perfnb record --upstream URL, or GenAI spans with message contents"
-        )
+        raise NotMeasured("no prompt's digest", hint=HOW_TO_SEE_PROMPTS)
     again = repeats(recording)
     part = len(again) / max(1, len(frame))
     share = share_of_wait(recording, again["on_path_ms"].sum())
     seen = cache_answers(recording)
     if len(again) < least or part < min_repeats or share < min_share:
-        return Clear(f"{len(again)} of {len(frame)} prompts had been answered before ({share:.0%} of the wait)")
+        clear = Clear(f"{len(again)} of {len(frame)} prompts had been answered before ({share:.0%} of the wait)")
+        return unless_it_costs(clear, lambda: no_response_cache_cost(recording, objectives))
     if not seen.empty:
         return Clear(
             f"a cache is there; it is judged by cache-misses ({len(again)} of {len(frame)} prompts had been answered before)"
@@ -85,13 +123,14 @@ def no_response_cache(
             f"{prompts} prompts come again, the most frequent {again['prompt_digest'].value_counts().iloc[0] + 1} times, after {again['age_s'].median():.0f} s (median)",
             f"the repeats take {again['duration_ms'].median():.0f} ms each; no cache was seen",
         ),
-        remedy="Cache answers by model, parameters, system prompt, tools, tenant and messages, with a TTL and a bound (start with 300 s, 1000 entries).",
+        remedy=KEEP_ANSWERS,
         effort="medium",
         estimate=Estimate("request_duration_ms", float(again["duration_ms"].median()), 1.0, 20.0,
                           ("for repeated prompts only", "the answer may be reused: same user rights, same data")),
         frame=again["prompt_digest"].value_counts().head(20).rename("repeats").reset_index(),
         figure="repeats",
         exemplars=tuple(again.nlargest(3, "on_path_ms")["request_id"].dropna()),
+        **in_dollars(recording, lambda: paid_again(recording)["cost"].sum()),
     )  # fmt: skip
 
 

@@ -5,6 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from perfnb.areas.dollars import in_dollars, unless_it_costs
+from perfnb.areas.slow.surplus import (
+    large_context_cost,
+    long_history_cost,
+    paid_for_context,
+    paid_for_history,
+    steadily_large,
+    surplus_tokens,
+    swings,
+)
 from perfnb.attribution import answers, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
@@ -109,21 +119,7 @@ def prompt_parts(recording: Recording, objectives: Objectives) -> pd.DataFrame:
     token over budget is blamed once, on too many passages, then on history, then on the context as a whole. Tokens
     the provider read from its cache are not slow and not counted.
     """
-    frame = _sized(recording).copy()
-    cached = frame["cache_read_tokens"].fillna(0)
-    fresh = 1 - (cached / frame["input_tokens"].clip(lower=1)).clip(0, 1)
-    keep = objectives.value("retrieved_documents")
-    passages = frame["passages"].fillna(0)
-    too_many = passages > (objectives["retrieved_documents"].acceptable or keep)
-    documents = (frame["passage_tokens"].fillna(0) * (1 - keep / passages.clip(lower=1))).where(too_many, 0.0)
-    limit = objectives.value("history_messages")
-    messages = frame["history_messages"].fillna(0)
-    history = (frame["history_tokens"].fillna(0) * (1 - limit / messages.clip(lower=1))).where(messages > limit, 0.0)
-    over = (frame["input_tokens"] - cached - objectives.value("context_tokens")).clip(lower=0)
-    frame["documents_excess"] = documents * fresh
-    frame["history_excess"] = history * fresh
-    frame["context_excess"] = (over - (documents + history) * fresh).clip(lower=0)
-    return frame
+    return surplus_tokens(_sized(recording), objectives)
 
 
 def _lost_ms(recording: Recording, frame: pd.DataFrame, excess: pd.Series) -> pd.Series:
@@ -132,27 +128,24 @@ def _lost_ms(recording: Recording, frame: pd.DataFrame, excess: pd.Series) -> pd
     return (excess * reading_speed(recording).ms_per_token).clip(upper=bound)
 
 
-@check("large-context", area="slow")
+@check("large-context", area="slow", also={"costs": large_context_cost})
 def large_context(recording: Recording, objectives: Objectives, *, min_share: float = 0.08) -> Finding | Clear:
     """Prompts are larger than the task needs, and the model reads all of it before its first word (R3).
 
     Judged per kind of call (model, tools, system prompt) that is large as a rule; tokens of surplus passages and long
-    history are left to their own checks, swings in size to varying-context.
+    history are left to their own checks, swings in size to varying-context. What hardly delays may still cost: cause
+    enough where it is a fair part of the dollars.
 
     Source: A5, B24, D17, D23, D36, E31
     """
     limit = objectives["context_tokens"]
     frame = prompt_parts(recording, objectives)
-    kinds = frame.groupby("shape")["input_tokens"]
-    usual = kinds.transform(lambda tokens: tokens.quantile(0.25))
-    steady = ~kinds.transform(_swings).astype(bool)
-    large = frame[steady & (usual > limit.value) & (frame["context_excess"] > 0)]
+    large = frame[steadily_large(frame, "shape", limit.value) & (frame["context_excess"] > 0)]
     lost = _lost_ms(recording, large, large["context_excess"])
     share = share_of_wait(recording, lost.sum())
     if len(large) < 3 or share < min_share:
-        return Clear(
-            f"{len(large)} of {len(frame)} prompts are over {limit.value} tokens as a rule; reading the surplus takes {share:.0%} of the wait"
-        )
+        clear = f"{len(large)} of {len(frame)} prompts are over {limit.value} tokens as a rule; reading the surplus takes {share:.0%} of the wait"
+        return unless_it_costs(Clear(clear), lambda: large_context_cost(recording, objectives))
     tokens = large["input_tokens"].median()
     first = large["time_to_first_token_ms"].fillna(large["duration_ms"])
     return Finding(
@@ -170,6 +163,7 @@ def large_context(recording: Recording, objectives: Objectives, *, min_share: fl
         frame=large[["call_id", "request_model", "input_tokens", "time_to_first_token_ms", "duration_ms"]].head(50),
         figure="latency_by_tokens",
         exemplars=tuple(large.nlargest(3, "input_tokens")["request_id"].dropna()),
+        **in_dollars(recording, lambda: paid_for_context(recording, objectives).sum()),
     )  # fmt: skip
 
 
@@ -209,7 +203,7 @@ def too_many_documents(recording: Recording, objectives: Objectives, *, min_shar
     )
 
 
-@check("long-history", area="slow")
+@check("long-history", area="slow", also={"costs": long_history_cost})
 def long_history(
     recording: Recording, objectives: Objectives, *, min_share: float = 0.05, min_calls: float = 0.1
 ) -> Finding | Clear:
@@ -227,9 +221,8 @@ def long_history(
     long = frame[(frame["history_excess"] > 0) & (frame["history_tokens"] > 0.3 * frame["input_tokens"])]
     share = share_of_wait(recording, _lost_ms(recording, long, long["history_excess"]).sum())
     if len(long) < max(3, min_calls * len(frame)) or share < min_share:
-        return Clear(
-            f"{len(long)} of {len(frame)} prompts carry over {limit.value} messages of history; reading the surplus takes {share:.0%} of the wait"
-        )
+        clear = f"{len(long)} of {len(frame)} prompts carry over {limit.value} messages of history; reading the surplus takes {share:.0%} of the wait"
+        return unless_it_costs(Clear(clear), lambda: long_history_cost(recording, objectives))
     messages = long["history_messages"].median()
     return Finding(
         title=f"{len(long)} of {len(frame)} prompts carry {messages:.0f} messages of history",
@@ -246,13 +239,8 @@ def long_history(
         ),
         figure="latency_by_tokens",
         exemplars=tuple(long.nlargest(3, "history_messages")["request_id"].dropna()),
+        **in_dollars(recording, lambda: paid_for_history(recording, objectives).sum()),
     )
-
-
-def _swings(tokens: pd.Series) -> bool:
-    """Tell whether prompts of one kind differ widely in size: not a few outliers, but the bulk of them."""
-    lowest, low, high, highest = tokens.quantile([0.1, 0.25, 0.75, 0.9])
-    return bool(len(tokens) >= 8 and highest >= 4 * max(lowest, 1) and high >= 2 * max(low, 1))
 
 
 @check("varying-context", area="slow")
@@ -272,7 +260,7 @@ def varying_context(
     )
     found, lost = [], 0.0
     for _, calls in frame.groupby("shape"):
-        if not _swings(calls["input_tokens"]) or calls["context_excess"].max() <= 0:
+        if not swings(calls["input_tokens"]) or calls["context_excess"].max() <= 0:
             continue
         if calls["fresh"].corr(calls["first"]) >= min_correlation:
             lost += float(_lost_ms(recording, calls, calls["context_excess"]).sum())
