@@ -28,6 +28,7 @@ BILL = "bill.json"
 """File beside the stage's logs: what the provider's own books say of the time that was recorded."""
 
 EXPORT_S = 1.0  # the app's exporter sends its last batch within its schedule delay
+BOOKED_S = 0.3  # … once the provider has noticed that callers are gone
 SHOWN_FOR_S = 3600.0
 
 # What a newcomer's demo shows: a few faults of different kinds that leave one another visible.
@@ -124,7 +125,8 @@ def record_demo(
         else:
             stage.demo.run_workload(stage.users_url, seconds, habits=app.users, progress=_every(5, tell))
             time.sleep(EXPORT_S)
-        stage.recorder.stop()  # so that nothing more is booked
+        stage.recorder.stop()  # so that nothing more is booked …
+        time.sleep(BOOKED_S)
         (logs / BILL).write_text(json.dumps(_billed(stage), indent=2) + "\n")
     return path
 

@@ -4,7 +4,7 @@ from functools import cache
 from pydoc_data.topics import topics
 
 # the language reference stands for the house's own pages, as every machine has it
-CHAPTERS = ("naming", "exceptions", "execmodel", "typesmapping", "attribute-access", "customization", "formatstrings")
+CHAPTERS = ("execmodel", "typesmapping", "attribute-access", "customization")
 
 
 def handbook(characters: int) -> str:

@@ -10,7 +10,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 from weakref import WeakSet
 
@@ -78,14 +78,33 @@ class Provider:
         reply, rng = self.model.reply(body, messages)
         timing = self._due(reply, rng, number)
         headers = {"x-request-id": f"req_{reply.id}", "openai-version": "2020-10-01"}
-        if body.get("stream"):
-            is_broken = is_hit(number, self.conditions.break_share)
-            return await self._stream(request, dialect, body, reply, timing, clock, headers, is_broken)
+        try:
+            if body.get("stream"):
+                is_broken = is_hit(number, self.conditions.break_share)
+                return await self._stream(request, dialect, body, reply, timing, clock, headers, is_broken)
+            return await self._whole(request, dialect, reply, timing, clock, headers)
+        except (asyncio.CancelledError, ConnectionError):  # the caller went away, and pays for what was said by then
+            if not clock.is_booked:
+                said = int(max(0.0, clock.now_ms() - timing.first_ms) / max(timing.per_token_ms, 0.001))
+                usage = replace(reply.usage, output_tokens=min(said, reply.usage.output_tokens))
+                self._book(request, replace(reply, usage=usage), timing, clock, clock.now_ms())
+            raise
+
+    async def _whole(
+        self,
+        request: web.Request,
+        dialect: Dialect,
+        reply: Reply,
+        timing: Timing,
+        clock: "_Clock",
+        headers: Mapping[str, str],
+    ) -> web.StreamResponse:
         spoken = reply.usage.output_tokens - reply.usage.reasoning_tokens
         due_ms = timing.total_ms(spoken)
         await clock.sleep_until(due_ms)
         self._book(request, reply, timing, clock, due_ms)
-        return web.json_response(dialect.whole(reply), headers=headers | {"openai-processing-ms": f"{due_ms:.0f}"})
+        answered = {**headers, "openai-processing-ms": f"{due_ms:.0f}"}
+        return web.json_response(dialect.whole(reply), headers=answered)
 
     async def _stream(
         self,
@@ -179,6 +198,7 @@ class Provider:
     def _book(
         self, request: web.Request, reply: Reply, timing: Timing, clock: "_Clock", last_due_ms: float, status: int = 200
     ) -> None:
+        clock.is_booked = True
         now_ms = clock.now_ms()
         first_ms = clock.first_ms if clock.first_ms is not None else now_ms
         self.bill.add(
@@ -256,6 +276,7 @@ class _Clock:
         self._loop = asyncio.get_running_loop()
         self._arrived = self._loop.time()
         self.first_ms: float | None = None
+        self.is_booked = False
 
     def now_ms(self) -> float:
         return (self._loop.time() - self._arrived) * 1000

@@ -250,11 +250,16 @@ def _token_columns(row: dict[str, Any], answer: Answer, attributes: dict[str, An
     if (failed and not is_cut_short) or not row.get("messages"):
         return {}
     return {
-        "input_tokens": prompt_tokens(row),
+        "input_tokens": prompt_tokens(row) + (0 if row["operation"] == "embeddings" else _framing_tokens(row)),
         "output_tokens": -(-answer.characters // CHARACTERS_PER_TOKEN),
         "usage_rule": "estimated",
         "tokens_estimated": True,
     }
+
+
+def _framing_tokens(row: Mapping[str, Any]) -> int:
+    """Return the tokens around a prompt's messages: three each, three before the answer (OpenAI cookbook, tiktoken)."""
+    return 3 * len(row["messages"]) + 3
 
 
 def _speed(row: Mapping[str, Any]) -> float | None:
