@@ -6,8 +6,11 @@
 ``--app plain`` stages what can be staged in an app written another way, without OpenTelemetry and without a database
 (tests/planted/plain_app.py).
 
-Each incident is staged for real: demo stack, proxy and sources, a recording, all checks of all areas. ``false`` is what
-was named and is neither the staged cause nor one of the consequences declared beside its fault.
+Each incident is staged for real: demo stack, proxy and sources, a recording, all checks of all areas. ``rank`` is the
+cause's place among the findings of its own area, as a part of the wait and a part of the dollars can't be compared.
+``false`` is what was named, in any area, and is neither the staged cause nor one of the consequences declared beside its
+fault. Beside them stand the dollars of the recording and those of the provider's own bill; in the area costs they must
+agree within 2 %.
 """
 
 import argparse
@@ -22,17 +25,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from perfnb import checklist
+from perfnb.attribution.money import spent_usd
 from perfnb.demo.faults import FAULTS
 from perfnb.recording import Recording
-from perfnb.staging import DEMO_APP, StagedApp, record_demo
+from perfnb.staging import BILL, DEMO_APP, StagedApp, record_demo
 
 README = Path(__file__).parent.parent / "README.md"
+BILL_TOLERANCE = 0.02
 BEGIN, END = "<!-- incidents: begin -->", "<!-- incidents: end -->"
 
 
 @dataclass(frozen=True)
 class Incident:
-    """What became of one staged cause; rank is None where it was missed."""
+    """What became of one staged cause; rank is None where it was missed, dollars where nothing was recorded."""
 
     cause: str
     area: str
@@ -40,6 +45,31 @@ class Incident:
     rank: int | None
     named: list[str]
     false: list[str]
+    recorded_usd: float | None = None
+    billed_usd: float | None = None
+
+    @property
+    def bill_error(self) -> float | None:
+        """Return by what part of the bill the recording is off."""
+        if not self.billed_usd or self.recorded_usd is None:
+            return None
+        return self.recorded_usd / self.billed_usd - 1
+
+    @property
+    def is_good(self) -> bool:
+        """Tell whether the cause was named first and nothing falsely, and costs agree with the bill."""
+        agrees = self.area != "costs" or (self.bill_error is not None and abs(self.bill_error) <= BILL_TOLERANCE)
+        return self.rank == 1 and not self.false and agrees
+
+
+@dataclass(frozen=True)
+class Named:
+    """What perfnb said of one recording: causes of all areas, those of the fault's area, and dollars beside the bill."""
+
+    everywhere: list[str]
+    in_area: list[str]
+    recorded_usd: float | None
+    billed_usd: float | None
 
 
 def main() -> int:
@@ -54,7 +84,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="perfnb-incidents-") as folder, ThreadPoolExecutor(options.jobs) as pool:
         healthy = pool.submit(_named, Path(folder), None, app, options)
         incidents = list(pool.map(lambda cause: _stage(Path(folder), cause, app, options), causes))
-        named_healthy = healthy.result()
+        named_healthy = healthy.result().everywhere
     result = {
         "schema": 1,
         "incidents": [asdict(incident) for incident in incidents],
@@ -67,7 +97,7 @@ def main() -> int:
         print(as_table(incidents, named_healthy))
     if options.readme:
         _write_readme(as_table(incidents, named_healthy))
-    good = all(incident.rank == 1 and not incident.false for incident in incidents) and not named_healthy
+    good = all(incident.is_good for incident in incidents) and not named_healthy
     return 0 if good else 1
 
 
@@ -104,12 +134,13 @@ def _options() -> argparse.Namespace:
 def _stage(folder: Path, cause: str, app: StagedApp, options: argparse.Namespace) -> Incident:
     fault = FAULTS[cause]
     named = _named(folder, cause, app, options)
-    rank = named.index(cause) + 1 if cause in named else None
-    false = [each for each in named if each != cause and each not in fault.consequences]
-    return Incident(cause, fault.area, "live", rank, named, false)
+    rank = named.in_area.index(cause) + 1 if cause in named.in_area else None
+    false = [each for each in named.everywhere if each != cause and each not in fault.consequences]
+    dollars = (named.recorded_usd, named.billed_usd)
+    return Incident(cause, fault.area, "live", rank, named.everywhere, false, *dollars)
 
 
-def _named(folder: Path, cause: str | None, app: StagedApp, options: argparse.Namespace) -> list[str]:
+def _named(folder: Path, cause: str | None, app: StagedApp, options: argparse.Namespace) -> Named:
     """Stage ``cause`` (or nothing) and return the causes perfnb names, first one first."""
     name = cause or "healthy"
     print(f"staging {name}", file=sys.stderr)
@@ -123,24 +154,28 @@ def _named(folder: Path, cause: str | None, app: StagedApp, options: argparse.Na
         logs=home,
     )
     with Recording.open(path) as recording:
-        answers = checklist.run(recording)
-    named = [finding.cause for finding in answers.findings]
-    print(f"  {name}: {', '.join(named) or 'nothing named'}", file=sys.stderr)
-    return named
+        everywhere = [finding.cause for finding in checklist.run(recording).findings]
+        area = FAULTS[cause].area if cause else None
+        in_area = [finding.cause for finding in checklist.run(recording, area=area).findings]
+        spent = spent_usd(recording)
+    billed = json.loads((home / BILL).read_text())["usd"]
+    print(f"  {name}: {', '.join(everywhere) or 'nothing named'}; ${spent:.4f}, billed ${billed:.4f}", file=sys.stderr)
+    return Named(everywhere, in_area, spent, billed)
 
 
 def as_table(incidents: Iterable[Incident], healthy: list[str]) -> str:
     lines = [
-        "| staged cause | area | named first | named as well (true consequences) | named falsely |",
-        "|---|---|---|---|---|",
+        "| staged cause | area | named first | named as well (true consequences) | named falsely | dollars off the bill |",
+        "|---|---|---|---|---|---|",
     ]
     for incident in incidents:
         verdict = {1: "yes", None: "**missed**"}.get(incident.rank, f"**no, as number {incident.rank}**")
         others = [each for each in incident.named if each != incident.cause and each not in incident.false]
+        off = "" if incident.bill_error is None else f"{abs(incident.bill_error):.1%}"
         lines.append(
-            f"| {incident.cause} | {incident.area} | {verdict} | {', '.join(others)} | {', '.join(incident.false)} |"
+            f"| {incident.cause} | {incident.area} | {verdict} | {', '.join(others)} | {', '.join(incident.false)} | {off} |"
         )
-    lines.append(f"| (healthy app) | | {'nothing named' if not healthy else '**named**'} | | {', '.join(healthy)} |")
+    lines.append(f"| (healthy app) | | {'nothing named' if not healthy else '**named**'} | | {', '.join(healthy)} | |")
     return "\n".join(lines)
 
 

@@ -204,7 +204,10 @@ def unstable_prompt_prefix(
     spent = spending(recording)
     calls = spent.answers
     if calls["cache_read_tokens"].isna().all():
-        raise NotMeasured("no call tells what the provider's cache read", hint=HOW_TO_SEE_PROMPTS)
+        raise NotMeasured(
+            "no call tells what the provider's cache read",
+            hint="usage: ask streams for it (stream_options.include_usage)",
+        )
     if calls["opening"].isna().all():
         raise NotMeasured("no prompt tells its messages", hint=HOW_TO_SEE_PROMPTS)
     found = lost_prefixes(recording)

@@ -98,7 +98,7 @@ def bulk_at_full_price(
         miss=1 + 2 * part,
         title=f"{len(calls)} calls that nobody waits for are paid at full price",
         evidence=(
-            f"they follow one another back to back, {(~calls['owned']).sum()} of them while no user's request was open; they are {part:.0%} of the dollars",
+            f"they follow one another back to back, {(~calls['owned']).sum()} of them outside every user's request (in time or by trace); they are {part:.0%} of the dollars",
             f"{calls['input_tokens'].median():,.0f} input and {calls['output_tokens'].median():,.0f} output tokens each (medians), model {', '.join(sorted(calls['model'].dropna().unique()))}",
             f"the batch tier takes {off.max():.0%} off and answers within a day",
         ),
