@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from perfnb.checklist import checks
 from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
 from perfnb.recording import Recording
+from perfnb.trials import MetricResult, TrialResult
+from perfnb.trials.statistics import compare
 
 START = 1_790_000_000_000_000_000  # an instant in September 2026
 MS = 1_000_000
@@ -143,3 +146,21 @@ def answer(folder: Path, cause: str, **tables: Iterable[Mapping[str, Any]]) -> F
     """Return what the check for ``cause`` says of a recording that holds ``tables``."""
     one = next(each for each in checks() if each.cause == cause)
     return one.function(recording(folder, **tables), Objectives.load(folder))
+
+
+FASTER = compare([-0.25, -0.2, -0.22, -0.21, -0.24, -0.2], alpha=0.01, margin=0.03)
+
+
+def trial_result(**changes: Any) -> TrialResult:
+    """Return the result of a trial in which an output cap was better."""
+    metrics = (
+        MetricResult.of("request_duration_ms", 2000, 1600, FASTER),
+        MetricResult.of("request_usd", 0.002, 0.0016, FASTER),
+    )
+    made = TrialResult(
+        trial="4711abcd", knob="output_cap", title="Output cap", before=None, value={"max_tokens": 300}, mode="pairs",
+        outcome="better", why="99% interval -23% to -16% in 6 pairs", primary="request_duration_ms", confidence=0.99,
+        margin=0.03, pairs=6, void_pairs=0, requests=120, failed=0, spent_usd=0.2, started_ns=0, ended_ns=61 * 10**9,
+        was_undone=True, worst_late_ms=1.5, metrics=metrics, notes=("each request was sent twice",),
+    )  # fmt: skip
+    return replace(made, **changes)

@@ -175,18 +175,17 @@ def _with_prices(calls: pd.DataFrame, prices: Prices) -> pd.DataFrame:
 def _listed(calls: pd.DataFrame, prices: Prices) -> pd.DataFrame:
     """Return the price list's fresh_price, cached_price and output_price for short prompts of each call's model."""
     keys = ["provider", "response_model", "request_model", "service_tier"]
-    models = calls[[*keys, "start_time"]].groupby(keys, dropna=False)["start_time"].max().reset_index()
+    named = calls[keys].astype("string").fillna("").assign(start_time=calls["start_time"])
+    models = named.groupby(keys)["start_time"].max().reset_index()
     rates = []
     for provider, answered, asked, tier, at_ns in models.itertuples(index=False):
-        provider, answered, asked, tier = (
-            None if pd.isna(each) else each for each in (provider, answered, asked, tier)
+        found = prices.rates(
+            provider or None, answered or None, at_ns=at_ns, tier=tier or None, asked_for=asked or None
         )
-        found = prices.rates(provider, answered, at_ns=int(at_ns), tier=tier, asked_for=asked)
         rates.append((found[0].input_usd, found[0].cache_read_usd, found[0].output_usd) if found else (None,) * 3)
     names = ["fresh_price", "cached_price", "output_price"]
     models[names] = pd.DataFrame(rates, columns=names, dtype=float)
-    listed = calls[keys].merge(models[[*keys, *names]], on=keys, how="left")
-    return listed.set_index(calls.index)[names]
+    return named.merge(models[[*keys, *names]], on=keys, how="left").set_index(calls.index)[names]
 
 
 def _with_weights(calls: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The postmortem: one HTML file that tells what happened, why, how it is known, and what to do."""
 
+import json
 import os
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,8 @@ from perfnb.report.sanitise import clean
 from perfnb.report.surroundings import surroundings
 from perfnb.report.tables import without_content
 from perfnb.target import Target
+from perfnb.trials.result import TrialResult
+from perfnb.trials.shown import result_piece
 from perfnb.widgets import cards, wording
 from perfnb.widgets.chart import Chart, Drawing, Drawn, Shown
 from perfnb.widgets.tiles import impact_tiles
@@ -164,10 +167,9 @@ def _entries(recording: Recording) -> list[cards.Entry]:
     ]
 
 
-def _trials(recording: Recording) -> list[str]:
-    return [
-        str(title) for title in recording.query("SELECT title FROM events WHERE kind = 'trial' ORDER BY time")["title"]
-    ]
+def _trials(recording: Recording) -> list[Markup]:
+    bodies = recording.query("SELECT body FROM events WHERE kind = 'trial' ORDER BY time")["body"]
+    return [result_piece(TrialResult.from_dict(json.loads(body))).html for body in bodies]
 
 
 def _facts(recording: Recording) -> tuple[str, ...]:

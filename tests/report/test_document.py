@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from builders import START, call, every, recording, request
+from builders import START, call, every, recording, request, trial_result
 from planted_pages import SCRIPT, planted_recording
 from secrets_to_plant import ENVIRONMENT, PROMPT, SECRETS
 
@@ -96,10 +96,12 @@ def test_an_empty_recording_makes_no_claims(tmp_path):
 
 def test_trials_are_told_where_there_were_any(plain):
     assert "Trials" not in re.findall(r"<h2[^>]*>(.*?)</h2>", as_postmortem(plain, Objectives.load()))
-    plain.add_event("trial", "stream=True: first words 4 times sooner")
+    result = trial_result()
+    plain.add_event("trial", result.headline, result.as_dict())
     html = as_postmortem(plain, Objectives.load())
     assert "Trials" in re.findall(r"<h2[^>]*>(.*?)</h2>", html)
-    assert "first words 4 times sooner" in html
+    assert "Output cap: better" in text_of(html)
+    assert "as it is → max tokens 300" in text_of(html)
 
 
 @pytest.mark.parametrize("simulated", [True, False])
