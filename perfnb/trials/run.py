@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from perfnb.errors import PerfnbError
+from perfnb.errors import NotReachable, PerfnbError
 from perfnb.load import Block, BlockReport, Entry, Generator, Workload, entries
 from perfnb.recording import Recording
 from perfnb.trials.design import Plan, orders, split_entries
@@ -62,13 +62,15 @@ def run_trial(
 
     The knob is back where it was when this returns, or the result says that it isn't (``was_undone``). What goes wrong
     on the way (the guard, a knob that can't be set, an app that is gone) ends the trial and stands in the result, which
-    is put on the timeline. ``stop`` and Ctrl-C end it at once. Raises only where the trial can't begin: the knob can't
+    is put on the timeline. ``stop`` and Ctrl-C end it at once. Where a proxy records, it marks all calls with their arm
+    (``label`` does it otherwise); ``changing`` sets and undoes in another way than :func:`perfnb.knobs.changing`. Raises only where the trial can't begin: the knob can't
     be read, or the load worker does not start.
     """
-    conduct = _Conduct(recording, knob, value, workload, plan or Plan(), guard or Guard(), progress, stop)
+    conduct = _Conduct(recording, knob, workload, plan or Plan(), guard or Guard(), progress, stop)
     with contextlib.closing(conduct.evidence):
         with Generator(recording.path, workload) as generator:
-            switch = Switch(recording, knob, value, conduct.trial, changing=changing or _changing(), label=label)
+            marks = label or _label(recording)
+            switch = Switch(recording, knob, value, conduct.trial, changing=changing or _changing(), label=marks)
             ended = conduct.run(generator, switch)
         result = conduct.result(ended, switch, prediction)
     recording.add_event("trial", result.headline, result.as_dict())
@@ -81,6 +83,18 @@ def _changing() -> Changing:
     return changing
 
 
+def _label(recording: Recording) -> Label | None:
+    """Return what marks calls with their arm, where a proxy records into ``recording`` now."""
+    from perfnb.knobs.llm import ArmLabel
+    from perfnb.sources.traffic.control import ProxyControl
+
+    try:
+        ProxyControl.of(recording.path).number()
+    except NotReachable:
+        return None
+    return ArmLabel(recording)
+
+
 class _Conduct:
     """A trial under way."""
 
@@ -88,7 +102,6 @@ class _Conduct:
         self,
         recording: Recording,
         knob: Knob,
-        value: Any,
         workload: Workload,
         plan: Plan,
         guard: Guard,
@@ -99,7 +112,6 @@ class _Conduct:
         self.evidence = Evidence(recording.path, self.trial)
         self._recording = recording
         self._knob = knob
-        self._value = value
         self._workload = workload
         self._plan = plan
         self._guard = guard
@@ -211,8 +223,8 @@ class _Conduct:
             trial=self.trial,
             knob=self._knob.name,
             title=self._knob.title,
-            before=switch.before,
-            value=self._value,
+            before=switch.shown["A"],
+            value=switch.shown["B"],
             mode="split" if switch.is_split else "pairs",
             outcome=ended[0],
             why=ended[1],

@@ -46,17 +46,22 @@ Label = Callable[[Mapping[str, str] | None], None]
 
 
 class Switch:
-    """The arms of one trial; leaving undoes the knob, ``trouble`` says why where that failed."""
+    """The arms of one trial; leaving undoes the knob, ``trouble`` says why where that failed.
+
+    ``shown`` are the arms' values as the timeline may show them: a knob with a ``shown`` of its own leaves prompts out.
+    """
 
     def __init__(
         self, recording: Recording, knob: Knob, value: Any, trial: str, *, changing: Changing, label: Label | None
     ) -> None:
-        self.before = knob.current()
+        before = knob.current()
+        shown = getattr(knob, "shown", _as_it_is)
+        self.shown = {"A": shown(before), "B": shown(value)}
         self.trouble = ""
         self.is_split = isinstance(knob, SplittingKnob) and knob.splits_by_trace
         self._recording = recording
         self._knob = knob
-        self._values = {"A": self.before, "B": value}
+        self._values = {"A": before, "B": value}
         self._trial = trial
         self._changing = changing
         self._label = None if self.is_split else label
@@ -64,7 +69,7 @@ class Switch:
 
     def __enter__(self) -> Self:
         """Write down how to undo and set what is set already, so that A comes about in the same way as B."""
-        self._stack.enter_context(self._changing(self._recording, self._knob, self.before))
+        self._stack.enter_context(self._changing(self._recording, self._knob, self._values["A"]))
         if self.is_split:
             assert isinstance(self._knob, SplittingKnob)
             try:
@@ -92,3 +97,7 @@ class Switch:
     def _end_label(self) -> None:
         if self._label is not None:
             self._label(None)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

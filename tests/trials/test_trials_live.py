@@ -47,6 +47,9 @@ class Settings:
     def undo(self) -> None:
         self.set(self._before)
 
+    def shown(self, value: Any) -> Any:
+        return value
+
     def _asked(self, body: bytes | None) -> Any:
         try:
             with urllib.request.urlopen(urllib.request.Request(self._url, body), timeout=5) as answer:
@@ -96,7 +99,6 @@ def tried(
 def test_far_slower_is_found_and_undone(tmp_path: Path, app: str, knob: type[Settings]) -> None:
     prediction = SimpleNamespace(effects=(Estimate("request_duration_ms", 10, 20, 200),))
     result, settings, recording = tried(tmp_path, app, SLOW, knob=knob, prediction=prediction)
-    print(result)
     assert result.outcome == "worse"
     assert result["request_duration_ms"].ratio > 2
     assert result["request_duration_ms"].agrees
@@ -194,3 +196,15 @@ def test_requests_sent_again_and_again_are_told(tmp_path: Path, app: str) -> Non
     result = run_trial(recording, Settings(app), QUICK, workload, plan, changing=changing)
     assert any("sent 18.0 times in each arm" in note for note in result.notes)
     assert any("no dollars" in note for note in result.notes)
+
+
+def test_what_may_not_be_shown_is_not_on_the_timeline(tmp_path: Path, app: str) -> None:
+    class Discreet(Settings):
+        def shown(self, value: Any) -> Any:
+            return {"note": f"{len(value.get('note', ''))} characters"}
+
+    plan = Plan(looks=(3,), alpha=0.05, seconds=0.2, warm_up_s=0, settle_s=0, evidence_s=0, limits=ANY_LATENESS)
+    result, _, recording = tried(tmp_path, app, {"note": "planted words"}, plan, knob=Discreet)
+    assert result.value == {"note": "13 characters"}
+    kept = b"".join(path.read_bytes() for path in recording.path.rglob("*") if path.is_file())
+    assert b"planted words" not in kept
