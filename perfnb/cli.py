@@ -245,6 +245,29 @@ def objectives(format_: FormatOption = Format.table) -> None:
         print_rows("Objectives (override in perfnb.toml, [objectives])", rows)
 
 
+@app.command(epilog="Examples:\n\n`perfnb revert incident.perfnb`\n\n`perfnb revert incident.perfnb --kept`")
+def revert(
+    recording: RecordingPath,
+    kept: Annotated[bool, typer.Option("--kept", help="Undo what was kept on purpose, too.")] = False,
+    format_: FormatOption = Format.table,
+) -> None:
+    """Undo what knobs changed on the live target and did not undo, even after a crash."""
+    from perfnb.knobs.undo import reverted
+    from perfnb.recording import Recording
+
+    with Recording.open(recording) as opened:
+        done = reverted(opened, kept=kept)
+    if format_ is Format.json:
+        _print_json([vars(each) for each in done])
+    else:
+        for each in done:
+            typer.echo(str(each))
+        if not done:
+            _say("nothing to undo")
+    if not all(each.is_undone for each in done):
+        raise typer.Exit(2)
+
+
 def _show(tick: Callable[[], None], lost: Iterable[str]) -> None:
     tick()
     for name in lost:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from perfnb.errors import NotReachable, PerfnbError
 from perfnb.recording import Content, Recording
 from perfnb.sources.base import Source
+from perfnb.sources.restarts import Restarts, Variables
 from perfnb.target import Target
 
 DEFAULT_UPSTREAM = "https://api.openai.com/v1"
@@ -44,6 +45,7 @@ class Recorder:
         self._running: dict[str, Source] = {}
         self._writer = self.recording.writer()
         self._command: subprocess.Popen[bytes] | None = None
+        self._restarts = Restarts(path)
         self._gone: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -112,6 +114,26 @@ class Recorder:
         self.start("process", lambda: Process(self._writer.write, pid))
         self.start("stacks", lambda: Stacks(self._writer.write, pid))
 
+    def restart_if_asked(self) -> None:
+        """Start the command anew with other variables where a knob asks for it, and watch its new process."""
+        if self._command is None or (asked := self._restarts.asked()) is None:
+            return
+        number, variables = asked
+        self._stop_command()
+        watched = [name for name in ("process", "stacks") if name in self._running]
+        for name in watched:
+            with contextlib.suppress(Exception):
+                self._running.pop(name).__exit__(None, None, None)
+        why = ""
+        try:
+            self._start_command(variables)
+        except NotReachable as error:
+            why = str(error)
+        if watched and not why:
+            self.watch_process(self._command.pid)
+        self.recording.add_event("mark", "the command was started anew", {"variables": sorted(variables)})
+        self._restarts.tell(self._command.pid, variables, number, why)
+
     def lost_sources(self) -> list[str]:
         """Return the names of sources that died since the last look, putting each on the timeline."""
         gone = [name for name, source in self._running.items() if not getattr(source, "is_alive", True)]
@@ -124,6 +146,7 @@ class Recorder:
     def stop(self) -> None:
         """Stop the command, then every source, and seal; safe to call twice."""
         self._stop_command()
+        self._restarts.close()
         for name in reversed(list(self._running)):
             with contextlib.suppress(Exception):
                 self._running[name].__exit__(None, None, None)
@@ -147,6 +170,7 @@ class Recorder:
             self.start("otlp", lambda: Otlp(path))
         if target.command:
             self._start_command()
+            self._restarts.tell(self._command.pid if self._command else 0, {})
         if target.app and target.listen is not None:
             from perfnb.sources.front import Front
 
@@ -163,9 +187,11 @@ class Recorder:
 
             self.start("probe", lambda: Probe(path, target.requests, lag_url=target.health))
 
-    def _start_command(self) -> None:
+    def _start_command(self, variables: Variables | None = None) -> None:
+        given = os.environ | self.environment() | dict(variables or {})
+        environment = {name: value for name, value in given.items() if value is not None}
         try:
-            self._command = subprocess.Popen(self.target.command, env=os.environ | self.environment())
+            self._command = subprocess.Popen(self.target.command, env=environment)
         except OSError as error:
             raise NotReachable(
                 f"{self.target.command[0]} can't be started: {error.strerror}", hint="check the command after --"
@@ -202,6 +228,7 @@ def wait(recorder: Recorder, seconds: float | None, *, tick: Callable[[], Any], 
         while recorder.is_command_running and (until is None or time.monotonic() < until):
             if until is None and recorder.is_probe_done:
                 return
+            recorder.restart_if_asked()
             tick()
             time.sleep(interval_s if until is None else min(interval_s, max(0.0, until - time.monotonic())))
 

@@ -24,6 +24,24 @@ class Request:
 
 
 @dataclass(frozen=True)
+class KnobSettings:
+    """One knob of the app: ``[knob.NAME]`` in ``perfnb.toml``; see :mod:`perfnb.knobs.app` and ``restart``."""
+
+    name: str
+    title: str = ""
+    url: str = ""
+    set_url: str = ""
+    method: str = "POST"
+    member: str = ""
+    whole: bool = False
+    preset_url: str = ""
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    header_env: Mapping[str, str] = field(default_factory=dict)
+    restart: bool = False
+    ready_url: str = ""
+
+
+@dataclass(frozen=True)
 class Target:
     """How to reach the app and what is around it; every part may be missing.
 
@@ -37,6 +55,7 @@ class Target:
         requests: What the probe sends.
         logs: Log files to follow.
         dsn: Postgres.
+        knobs: What of the app can be set while it runs.
     """
 
     upstream: str | None = None
@@ -49,12 +68,14 @@ class Target:
     logs: tuple[Path, ...] = ()
     dsn: str | None = None
     health: str | None = None
+    knobs: tuple[KnobSettings, ...] = ()
 
     @classmethod
     def load(cls, folder: Path | None = None, *, environment: Mapping[str, str] = os.environ, **given: Any) -> Self:
         """Read ``perfnb.toml`` in ``folder``, then ``PERFNB_*``, then ``given`` (None is "not given")."""
         settings = read_settings((folder or Path.cwd()) / SETTINGS)
         requests = tuple(_request(entry) for entry in settings.pop("request", []))
+        knobs = tuple(_knob(name, entry) for name, entry in settings.pop("knob", {}).items())
         settings = settings.get("target", {})
         names = {each.name for each in fields(cls)}
         for name in settings:
@@ -64,7 +85,9 @@ class Target:
             if value := environment.get(f"PERFNB_{name.upper()}"):
                 settings[name] = value
         settings |= {name: value for name, value in given.items() if value not in (None, (), [])}
-        return replace(cls(requests=requests), **{name: _typed(name, value) for name, value in settings.items()})
+        return replace(
+            cls(requests=requests, knobs=knobs), **{name: _typed(name, value) for name, value in settings.items()}
+        )
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -86,6 +109,15 @@ def _request(entry: Mapping[str, Any]) -> Request:
         ) from None
 
 
+def _knob(name: str, entry: Mapping[str, Any]) -> KnobSettings:
+    known = sorted(each.name for each in fields(KnobSettings) if each.name != "name")
+    if not isinstance(entry, Mapping) or not set(entry) <= set(known):
+        raise WrongUse(f"{SETTINGS}: [knob.{name}] has a setting there is not", hint=f"it takes {', '.join(known)}")
+    if not entry.get("url") and not entry.get("restart"):
+        raise WrongUse(f"{SETTINGS}: [knob.{name}] turns nothing", hint="give it a url, or restart = true")
+    return KnobSettings(name, **entry)
+
+
 def _typed(name: str, value: Any) -> Any:
     try:
         match name:
@@ -97,7 +129,7 @@ def _typed(name: str, value: Any) -> Any:
                 return tuple(value.split()) if isinstance(value, str) else tuple(value)
             case "logs":
                 return tuple(Path(part) for part in ([value] if isinstance(value, str) else value))
-            case "requests":
+            case "requests" | "knobs":
                 return tuple(value)
     except ValueError:
         raise WrongUse(f"{name} is {value!r}, not a number", hint=f"set {name} to a whole number") from None

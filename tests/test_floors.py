@@ -14,7 +14,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("finding", "target", "steps", "bundled", "recording", "demo", "tokens"),
     ("objectives", "profiles", "prompts", "prices"),
     ("sources", "attribution", "checklist"),
-    ("widgets", "recorder", "importing", "doctor", "terminal", "budgets", "load"),
+    ("widgets", "recorder", "importing", "doctor", "terminal", "budgets", "load", "estimates", "knobs"),
     ("trials",),
     ("incident",),
     ("areas",),
