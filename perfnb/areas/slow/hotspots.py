@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from perfnb.attribution import (
+    critical_path,
     observed,
     observed_seconds,
     prepare,
@@ -33,6 +34,9 @@ _WAITING = re.compile(r"(^|\.)(select|poll|epoll|kqueue|wait)$")
 _BLOCKING_CALL = re.compile(
     r"(^|\.)(read|readinto|readline|recv|recv_into|connect|getaddrinfo|getresponse|sleep|acquire|join|communicate) \("
 )
+
+SATURATED = 0.9
+"""Processor seconds a second from which on one interpreter is used up."""
 
 _HELD = ["pid", "thread", "where", "doing", "held_s", "seen_s"]
 
@@ -210,7 +214,8 @@ def blocked_event_loop(
 
     Seen in stacks, where one call accounts for a good part of it (waits for the interpreter lock are everywhere), or
     where the loop stands in a call that only waits; or by a light request that is answered late while another is
-    under way.
+    under way. Where threads use all that one interpreter can give, the loop waits for its lock, and only a call that
+    waits by itself is blamed.
 
     Source: E37, D32, C22
     """
@@ -222,7 +227,8 @@ def blocked_event_loop(
     places = seen.dropna(subset=["where"]).groupby(["where", "doing"])["held_s"].sum().sort_values(ascending=False)
     first = float(places.iloc[0]) if len(places) else 0.0
     waits = first >= min_waiting * total and bool(_BLOCKING_CALL.search(places.index[0][1])) if first else False
-    if held < min_held_s or not (waits or (part >= min_part and first >= one_place * held)):
+    stands = part >= min_part and first >= one_place * held and not _is_saturated(recording)
+    if held < min_held_s or not (waits or stands):
         return Clear(f"the event loop was held for {held:.1f} of {total:.1f} s seen, {first:.1f} s of it at one place")
     where, doing = places.index[0]
     return Finding(
@@ -325,14 +331,29 @@ def python_hot_spot(
 
 
 def hot_share(recording: Recording) -> float:
-    """Return the part of the users' wait the hottest function of the app may explain."""
+    """Return the part of the users' wait the hottest function of the app may explain.
+
+    Its processor time; in an app whose interpreter is used up, requests queue for it, and it is the function's part of
+    all that is not waited for elsewhere.
+    """
     hot = hot_functions(recording)
     own = hot[hot["is_own"]]
     window = _profiled_seconds(recording)
     if own.empty or not window:
         return 0.0
     seconds = float(own["cpu_s"].iloc[0]) / window * observed_seconds(recording)
-    return share_of_wait(recording, seconds * 1000)
+    share = share_of_wait(recording, seconds * 1000)
+    if not _is_saturated(recording):
+        return share
+    path = critical_path(recording)
+    queued_ms = float(path.loc[path["call_id"].isna(), "exclusive_ms"].sum())
+    return max(share, float(own["part"].iloc[0]) * share_of_wait(recording, queued_ms))
+
+
+def _is_saturated(recording: Recording) -> bool:
+    """Tell whether the app's threads together used up one interpreter."""
+    window = _profiled_seconds(recording)
+    return window > 0 and float(hot_functions(recording)["cpu_s"].sum()) / window >= SATURATED
 
 
 def explained_by_stacks(recording: Recording) -> float:

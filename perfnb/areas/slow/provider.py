@@ -256,13 +256,17 @@ def slow_embedding(
     )
 
 
+ENDS_A_CONNECTION = ("timeout", "disconnected", "connection", "unfinished")
+
+
 @check("client-per-request", area="slow")
 def client_per_request(
     recording: Recording, objectives: Objectives, *, least: int = 10, fresh: float = 0.6
 ) -> Finding | Clear:
     """Nearly every model call comes over a connection of its own: a client is made for each (R92).
 
-    More connections than calls ever under way at once can't be explained by concurrency.
+    More connections than calls ever under way at once can't be explained by concurrency. A caller that leaves before
+    the end, or an answer that breaks off, ends its connection, so the next call needs a new one.
 
     Source: C47 (a client opened per call, X44); users of httpx and openai clients made per request
     """
@@ -270,7 +274,8 @@ def client_per_request(
     frame = frame[(frame["source"] == "proxy") & frame["connection_id"].notna()]
     if frame.empty:
         raise NotMeasured("no call tells its connection", hint=HOW_TO_PROXY)
-    opened = int((frame["connection_requests"] == 1).sum())
+    broken = int(frame["error_type"].isin(ENDS_A_CONNECTION).sum())
+    opened = max(0, int((frame["connection_requests"] == 1).sum()) - broken)
     together = _most_at_once(frame)
     if len(frame) < least or opened < fresh * len(frame) or opened <= 2 * together:
         return Clear(f"{len(frame)} calls came over {opened} new connections, {together} under way at once")

@@ -164,3 +164,22 @@ def test_hot_functions_count_each_sample_once(tmp_path: Path) -> None:
     frame = hot_functions(recording(tmp_path, stacks=samples(700, 300, 50)))
     assert frame["cpu_s"].sum() == pytest.approx(10)
     assert frame.iloc[0]["where"] == "clean (desk/text.py)"
+
+
+@pytest.mark.parametrize(
+    ("busy", "blamed"),
+    [(89, "blocked-event-loop"), (90, "python-hot-spot")],
+)
+def test_a_loop_that_waits_for_the_interpreter_lock_is_the_hot_spots_consequence(
+    tmp_path: Path, busy: int, blamed: str
+) -> None:
+    """Threads compute, the loop gets the lock seldom, and requests queue: 60 s each for 50 ms of processor time."""
+    rows = profile((WORKING, 40, False), (IDLE, 60, False))
+    rows += [row | {"thread": "worker"} for row in profile((THREAD, busy, True), (THREAD, 100 - busy, False))]
+    made = {"stacks": rows, "requests": [request(n * 20, 60_000) for n in range(100)]}
+    found = {
+        cause
+        for cause in ("blocked-event-loop", "python-hot-spot")
+        if isinstance(answer(tmp_path / cause, cause, **made), Finding)
+    }
+    assert found == {blamed}

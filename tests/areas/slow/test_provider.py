@@ -112,6 +112,7 @@ def connections(count: int, per_connection: int, pause: float = 2000) -> list[Ro
         (connections(20, 2), False),
         (connections(9, 1), False),  # too few to tell
         (connections(20, 1, pause=10), False),  # twenty at once need twenty connections
+        ([row | {"error_type": "disconnected"} for row in connections(20, 1)], False),  # callers left, and so did they
     ],
 )
 def test_client_per_request(tmp_path: Path, calls: list[Row], found: bool) -> None:
