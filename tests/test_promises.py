@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from typer.main import get_command
 
@@ -37,9 +38,10 @@ def test_environment_yml_agrees_with_pyproject() -> None:
     assert {name: offered.get(name) for name in required()} == required()
 
 
-def test_every_slow_cause_of_the_catalogue_has_one_check() -> None:
-    wanted = {cause.cause for cause in checklist.catalogue().values() if cause.area == "slow"}
-    assert {check.cause for check in checklist.checks("slow")} == wanted
+@pytest.mark.parametrize("area", checklist.AREAS)
+def test_every_cause_of_the_catalogue_has_one_check(area: str) -> None:
+    wanted = {cause.cause for cause in checklist.catalogue().values() if cause.area == area}
+    assert {check.cause for check in checklist.checks(area)} == wanted
 
 
 ENTRIES = {"A": 41, "B": 35, "C": 66, "D": 40, "E": 87}

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 
 from perfnb.demo.app.answering import fitted, shared_words, standalone
-from perfnb.demo.app.cache import SIZE, TTL_S, Answer, AnswerCache, key_of
+from perfnb.demo.app.cache import SIZE, TTL_S, Answer, AnswerCache, EmbeddingCache, key_of
+from perfnb.demo.app.handbook import handbook
 from perfnb.demo.app.measurements import RECENT, Measurements
 from perfnb.demo.app.processing import Vocabulary, load_vocabulary, normalised, spelled_pairwise
 from perfnb.demo.app.settings import PRESETS, Settings, changed
 from perfnb.demo.app.store import Passage
+from perfnb.demo.app.toolbox import COMPANY_TOOLS
+from perfnb.prompts.sketch import Sketcher
 
 
 def passage(body: str, title: str = "csv.reader") -> Passage:
@@ -76,6 +79,22 @@ def test_the_cache_forgets_the_oldest() -> None:
 
 def test_a_key_depends_on_everything_and_not_on_order() -> None:
     assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1}) != key_of({"a": 1, "b": 3})
+
+
+def test_embeddings_are_kept_by_model_and_text() -> None:
+    cache = EmbeddingCache()
+    cache.put("one", "text", [1.0])
+    assert (cache.get("one", "text"), cache.get("other", "text"), cache.get("one", "Text")) == ([1.0], None, None)
+
+
+def test_the_company_has_many_tools_and_none_twice() -> None:
+    names = [each["function"]["name"] for each in COMPANY_TOOLS]
+    assert len(set(names)) == len(names) == 40
+
+
+def test_the_handbook_is_as_long_as_asked_and_says_nothing_twice() -> None:
+    assert len(handbook(6000)) == pytest.approx(6000, abs=100)
+    assert Sketcher(b"key").sketch_and_repeats(handbook(14_000))[1] < 0.02
 
 
 def test_timings_are_bounded_and_can_be_reset() -> None:

@@ -16,8 +16,8 @@ from perfnb.errors import WrongUse
 EVERY = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 
 
-def test_every_slow_cause_can_be_staged() -> None:
-    assert {cause.cause for cause in catalogue().values() if cause.area == "slow"} <= set(FAULTS)
+def test_every_cause_of_waiting_and_of_costs_can_be_staged() -> None:
+    assert {cause.cause for cause in catalogue().values() if cause.area in ("slow", "costs")} <= set(FAULTS)
 
 
 @EVERY

@@ -52,6 +52,14 @@ def test_a_conversation_has_a_few_turns_that_go_on_from_another() -> None:
     assert min(sessions.values()) >= 4
 
 
+@pytest.mark.parametrize(("documents", "unlike"), [(4, 4), (100, 10)])
+def test_a_wiki_sends_its_documents_again(documents: int, unlike: int) -> None:
+    found = asked(replace(Habits(), sync_share=0.5, sync_documents=documents))
+    sent = Counter(one.body["title"] for one in found if one.body.get("module") == "wiki")
+    assert sum(sent.values()) > 100
+    assert len(sent) >= unlike if documents > 4 else len(sent) == unlike
+
+
 async def against(handler: object, wanted: list[Request], patience_s: float) -> Tally:
     app = web.Application()
     app.add_routes([web.post("/chat", handler)])

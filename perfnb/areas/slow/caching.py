@@ -174,13 +174,20 @@ def cache_misses(
     )
 
 
+# Where answers tell of a cache, requests of other routes (uploads, say) are none that it could have answered.
+_CACHED = """
+(route IN (SELECT route FROM observed_http_requests WHERE cache_status IS NOT NULL)
+ OR NOT EXISTS (SELECT 1 FROM observed_http_requests WHERE cache_status IS NOT NULL))
+"""
+
+
 def _repeated_questions(recording: Recording) -> tuple[float, int]:
     """Return the part of questions that had come before, by request body, else by prompt, and how many there were."""
     bodies = (
         observed(recording)
         .query(
             "SELECT count(*) AS asked, count(DISTINCT body_digest) AS unlike FROM observed_http_requests "
-            "WHERE body_digest IS NOT NULL AND method <> 'GET' AND coalesce(phase, 'measure') = 'measure'"
+            f"WHERE body_digest IS NOT NULL AND method <> 'GET' AND coalesce(phase, 'measure') = 'measure' AND {_CACHED}"
         )
         .iloc[0]
     )
@@ -195,6 +202,6 @@ def _repeated_questions(recording: Recording) -> tuple[float, int]:
 def _wait_of_repeated_requests(recording: Recording) -> float:
     frame = prepare(recording).query(
         "SELECT coalesce(sum(duration_ms), 0) AS lost FROM (SELECT duration_ms, row_number() OVER (PARTITION BY body_digest "
-        "ORDER BY start_time) AS time FROM user_requests WHERE body_digest IS NOT NULL) WHERE time > 1"
+        f"ORDER BY start_time) AS time FROM user_requests WHERE body_digest IS NOT NULL AND {_CACHED}) WHERE time > 1"
     )
     return float(frame["lost"].iloc[0])

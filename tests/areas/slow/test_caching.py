@@ -72,6 +72,11 @@ def test_cache_misses(tmp_path: Path, requests: list[Row], found: bool) -> None:
     assert isinstance(answer(tmp_path, "cache-misses", requests=requests), Finding) is found
 
 
+def test_routes_without_the_cache_are_not_held_against_it(tmp_path: Path) -> None:
+    uploads = [request(n * 2000 + 500, 900, route="/upload", body_digest=f"page{n % 3}") for n in range(30)]
+    assert isinstance(answer(tmp_path, "cache-misses", requests=looked_up(0, 20, 20) + uploads), Clear)
+
+
 def test_a_cache_that_is_there_is_not_called_missing(tmp_path: Path) -> None:
     calls = asked("abababababababab")
     requests = [request(n * 2000 - 20, 900, cache_status="miss") for n in range(16)]
