@@ -1,8 +1,9 @@
 """What the LLM proxy costs: perfnb's proxy with recording on against a bare aiohttp pass-through that parses nothing.
 
 Both stand before the same simulated provider and are measured in short blocks, in turn, in one run: requests per second
-of a closed loop, latency of one request at a time, time to first token of a stream. Where litellm is installed its
-proxy takes part too. Everything runs on loopback; provider, load and each proxy are processes of their own.
+of a closed loop, latency of one request at a time, time to first token of a stream. perfnb's proxy takes part three
+times: as it is ("perfnb": the policy engine is there and off), without the engine ("no engine"), and with policies on
+(a cap, a deadline, a limit and retries: "policies"). Where litellm is installed its proxy takes part too. Everything runs on loopback; provider, load and each proxy are processes of their own.
 
     python bench/proxy.py [--rounds N] [--format json]
 """
@@ -29,6 +30,12 @@ from typing import Any
 import psutil
 
 BLOCK_S = 1.0
+POLICIES = {
+    "output_cap": {"max_tokens": 150},
+    "concurrency": {"limit": 100},
+    "timeout": {"total_s": 60},
+    "retry": {"attempts": 3},
+}
 CONNECTIONS = 8
 STREAM_EVENTS = 20
 EVENT_EVERY_S = 0.005
@@ -271,9 +278,11 @@ def measure(rounds: int, litellm: str | None) -> dict[str, Any]:
     """Run all blocks in random order within each round and return medians over rounds."""
     from perfnb.recording import Recording
     from perfnb.sources.llm_proxy import LlmProxy
+    from perfnb.sources.traffic.control import ProxyControl
 
     folder = Path(tempfile.mkdtemp(prefix="perfnb-bench-"))
-    recording = Recording.create(folder / "bench.perfnb")
+    recordings = {arm: Recording.create(folder / f"{arm}.perfnb") for arm in ("perfnb", "no engine", "policies")}
+    recording = recordings["perfnb"]
     rng = random.Random(1)
     with (
         role("upstream") as upstream,
@@ -283,9 +292,15 @@ def measure(rounds: int, litellm: str | None) -> dict[str, Any]:
         port = port_of(upstream)
         base = f"http://127.0.0.1:{port}"
         bare = stack.enter_context(role("bare", base))
-        proxy = stack.enter_context(LlmProxy(recording.path, f"{base}/v1"))
-        ports = {"direct": port, "bare": port_of(bare), "perfnb": proxy.ready["port"]}
-        pids = {"bare": bare.pid, "perfnb": proxy.ready["pid"], "recorder": proxy.ready["recorder"]}
+        proxies = {
+            arm: stack.enter_context(LlmProxy(each.path, f"{base}/v1", has_control=arm != "no engine"))
+            for arm, each in recordings.items()
+        }
+        ProxyControl.of(recordings["policies"].path).set({"base": POLICIES})
+        proxy = proxies["perfnb"]
+        ports = {"direct": port, "bare": port_of(bare)} | {arm: each.ready["port"] for arm, each in proxies.items()}
+        pids = {"bare": bare.pid, "recorder": proxy.ready["recorder"]}
+        pids |= {arm: each.ready["pid"] for arm, each in proxies.items()}
         other = stack.enter_context(litellm_proxy(litellm, port, folder))
         if other:
             ports["litellm"] = other
@@ -314,7 +329,7 @@ def measure(rounds: int, litellm: str | None) -> dict[str, Any]:
                 alone, stream = block(arm, 1), block(arm, 4, stream=True)
                 before = cpu_s(pids)
                 busy = block(arm, CONNECTIONS)
-                behind_s = until_recorded(proxy)
+                behind_s = until_recorded(proxies.get(arm, proxy))
                 after = cpu_s(pids)
                 used = {name: (after[name] - before[name]) / busy["requests"] * 1e3 for name in pids}
                 row = {"per_s": busy["per_s"], "alone_ms": alone["total_ms"], "first_token_ms": stream["first_ms"]}
@@ -323,7 +338,8 @@ def measure(rounds: int, litellm: str | None) -> dict[str, Any]:
                 )
     counters = dict(proxy.counters)
     recorded = int(recording.query("SELECT count(*) AS n FROM llm_calls").n[0])
-    recording.close()
+    for each in recordings.values():
+        each.close()
     shutil.rmtree(folder)
     return summary(results, counters, recorded)
 
@@ -352,6 +368,10 @@ def summary(results: dict[str, list[dict[str, float]]], counters: dict[str, int]
         "added_median_latency_ms": statistics.median(a["alone_ms"] - b["alone_ms"] for a, b in pairs),
         "added_first_token_ms": statistics.median(a["first_token_ms"] - b["first_token_ms"] for a, b in pairs),
     }
+    for name, arm in (("engine_off", "perfnb"), ("policies_on", "policies")):
+        pairs = list(zip(results[arm], results["no engine"], strict=True))
+        compared[f"{name}_share_of_requests_per_s"] = statistics.median(a["per_s"] / b["per_s"] for a, b in pairs)
+        compared[f"{name}_added_latency_ms"] = statistics.median(a["alone_ms"] - b["alone_ms"] for a, b in pairs)
     if "litellm" in results:
         pairs = list(zip(results["perfnb"], results["litellm"], strict=True))
         compared["times_litellm_requests_per_s"] = statistics.median(a["per_s"] / b["per_s"] for a, b in pairs)
@@ -370,9 +390,13 @@ def table(result: dict[str, Any]) -> str:
         "share_of_bare_requests_per_s": "at least 0.75",
         "added_median_latency_ms": "at most 0.5",
         "added_first_token_ms": "at most 1",
+        "engine_off_share_of_requests_per_s": "1, as far as can be measured",
+        "engine_off_added_latency_ms": "0, as far as can be measured",
+        "policies_on_share_of_requests_per_s": "at least 0.5",
+        "policies_on_added_latency_ms": "at most 1",
         "times_litellm_requests_per_s": "at least 20",
     }
-    lines += ["", *(f"{name:32}{value:8.3f}   wanted: {targets[name]}" for name, value in compared.items())]
+    lines += ["", *(f"{name:36}{value:8.3f}   wanted: {targets[name]}" for name, value in compared.items())]
     behind_s = result["arms"]["perfnb"]["behind_s"]
     lines.append(f"after a block of {BLOCK_S:.0f} s at full speed the recorder had written all within {behind_s:.1f} s")
     recording = result["recording"]

@@ -11,12 +11,16 @@ class LlmProxy(WorkerSource):
     """Passes model calls on to ``upstream`` and records them; in a process of its own.
 
     ``upstream`` is what the app would use as its base URL, path included; the app then uses :attr:`url`. See
-    :mod:`perfnb.sources.traffic.passthrough` for how paths join. WebSockets pass too and are timed as one call.
+    :mod:`perfnb.sources.traffic.passthrough` for how paths join. WebSockets pass too and are timed as one call. With
+    ``has_control`` (see :mod:`perfnb.sources.traffic.control`) policies can be set while it runs.
     """
 
-    def __init__(self, recording: Path, upstream: str, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, recording: Path, upstream: str, *, host: str = "127.0.0.1", port: int = 0, has_control: bool = True
+    ) -> None:
         self._base = base_url(upstream)
         settings = {"name": "LLM proxy", "kind": "llm", "base": upstream, "host": host, "port": port}
+        settings["has_control"] = has_control
         super().__init__("llm_proxy", "perfnb.sources.llm_proxy", recording, settings)
 
     @property

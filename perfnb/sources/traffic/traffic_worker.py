@@ -28,7 +28,8 @@ async def run(settings: Mapping[str, Any], report: Callable[[dict[str, Any]], No
     server = PassThrough(settings["base"], link.send, keeps_host=not is_llm, capture_bytes=capture)
     await server.start(settings["host"], settings["port"])
     await link.start()
-    async with _controlled(server, link, settings, source) if is_llm else contextlib.nullcontext():
+    has_control = is_llm and settings.get("has_control", True)
+    async with _controlled(server, link, settings, source) if has_control else contextlib.nullcontext():
         await _serve(server, link, settings, report, stop)
     await server.stop()
     await link.close()
