@@ -171,7 +171,7 @@ def import_(
 )
 def diagnose(
     recording: RecordingPath,
-    area: Annotated[str | None, typer.Option(help="One area only: slow.")] = None,
+    area: Annotated[str | None, typer.Option(help="One area only: slow or costs.")] = None,
     format_: FormatOption = Format.table,
     fail_on: Annotated[
         Severity | None, typer.Option(help="Exit with 1 when a finding is this severe or worse.")

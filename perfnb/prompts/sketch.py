@@ -70,12 +70,16 @@ def _shingles(hashes: Hashes, size: int) -> Hashes:
 
 
 def _repeated(shingles: Hashes) -> float:
-    """Return the part of runs of eight words, each made of two shingles, that came before."""
+    """Return the part of runs of eight words, each made of two shingles, that came before.
+
+    Runs of one shingle said twice are left out: rows of zeros in a table are no repeated text.
+    """
     apart = REPEATED_WORDS - SHINGLE_WORDS
     if len(shingles) <= 2 * REPEATED_WORDS:
         return 0.0
-    runs = np.sort(_mixed(shingles[:-apart]) * _STEP + shingles[apart:])
-    return float((runs[1:] == runs[:-1]).sum() / len(runs))
+    runs = _mixed(shingles[:-apart]) * _STEP + shingles[apart:]
+    told = np.sort(runs[shingles[:-apart] != shingles[apart:]])
+    return float((told[1:] == told[:-1]).sum() / len(runs))
 
 
 def words(text: str) -> list[bytes]:

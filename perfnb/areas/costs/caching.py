@@ -229,7 +229,7 @@ def unstable_prompt_prefix(
             "they stand after text that changes from call to call; a prefix cache reads only up to the first difference",
             f"cached input costs {(found['cached_price'] / found['fresh_price']).median():.0%} of fresh input",
         ),
-        remedy="Put what never changes first (instructions, examples, tools), then history, and last what changes: the time, ids, retrieved passages, the question.",
+        remedy="Put what never changes first (instructions, examples, tools), then history, and last what changes: the time, ids, retrieved passages, the question. Anthropic's cache needs cache_control marks besides.",
         effort="low",
         estimate=Estimate("request_usd", before, before - less, before - 0.5 * less, ("half to all of the shared text is read from the cache",), ("prefixes that expire between calls",))
         if before is not None and less is not None else None,

@@ -154,12 +154,15 @@ def repeated_text(recording: Recording, calls: pd.DataFrame) -> pd.DataFrame:
 
 
 def _repeated(entries: Sequence[Entry]) -> float:
-    """Return the tokens of a prompt that it had said before: within one message, or in an earlier one."""
+    """Return the tokens of a prompt that it had said before: within one message, or in an earlier one.
+
+    How a model repeats itself within its own answer is no fault of the prompt that quotes it.
+    """
     tokens, before = 0.0, list[Entry]()
     for entry in entries:
         if entry["tokens"] >= SHORT_TOKENS and before and _again(entry, before) >= SAME_TEXT:
             tokens += entry["tokens"]
-        else:
+        elif entry["role"] != "assistant":
             tokens += entry.get("repeated_tokens", 0)
         if entry["tokens"] >= SHORT_TOKENS:
             before.append(entry)
@@ -237,7 +240,7 @@ def heavy_tool_schemas(
     min_tokens: int = 1000,
     max_called: float = 0.5,
     min_share: float = 0.08,
-    least: int = 5,
+    least: int = 8,
 ) -> Finding | Clear:
     """Descriptions of tools are most of the prompt, and most of these tools are never called (R93).
 

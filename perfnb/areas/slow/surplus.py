@@ -51,12 +51,14 @@ def _sized(spent: Spending, objectives: Objectives) -> pd.DataFrame:
 
 
 def paid_for_context(recording: Recording, objectives: Objectives) -> pd.Series:
-    """Return what each call with a prompt steadily over budget pays for the surplus, in the unit of ``Spending``.
+    """Return what each call with a prompt steadily far over budget pays for the surplus, in the unit of ``Spending``.
 
-    Left out is what other causes of costs answer for: tool schemas and fixed instructions.
+    Far is over the acceptable bound: dollars alone are no reason to send less than an answer needs. Left out is what
+    other causes of costs answer for: tool schemas and fixed instructions.
     """
+    limit = objectives["context_tokens"]
     frame = _sized(spending(recording), objectives)
-    large = frame[steadily_large(frame, "kind", objectives.value("context_tokens"))]
+    large = frame[steadily_large(frame, "kind", limit.acceptable or limit.value)]
     told = large[large["opening"].notna()]
     fixed = fixed_instructions(recording, told).reindex(large.index, fill_value=0.0) + large[
         "tool_schema_tokens"
@@ -82,7 +84,7 @@ def large_context_cost(
     calls = spent.calls.loc[paid.index]
     if len(paid) < least or spent.share(paid.sum()) < min_share:
         return Clear(
-            f"{len(paid)} of {len(spent.answers)} prompts are over {limit.value} tokens as a rule; the surplus is {spent.share(paid.sum()):.0%} of the dollars"
+            f"{len(paid)} of {len(spent.answers)} prompts are over {limit.acceptable:,.0f} tokens as a rule; the surplus is {spent.share(paid.sum()):.0%} of the dollars"
         )
     tokens = calls["input_tokens"].median()
     return spent.finding(

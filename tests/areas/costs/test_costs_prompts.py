@@ -77,12 +77,19 @@ REPEATED_CONTEXT = [("user", text("context", 600)), ("assistant", text("said", 4
         (chats(("system", passages("a")), ("user", text("b", 300))), False),
         (chats(*REPEATED_CONTEXT), True),  # the context goes along with every message
         (chats(*REPEATED_CONTEXT, count=4), False),
+        (chats(("assistant", f"{text('a', 900)} {text('a', 900)}"), ("user", "Go on.")), False),  # its own words
         (chats(("assistant", "Yes."), ("user", "Thanks."), ("assistant", "Yes."), ("user", "Thanks.")), False),
         (chats(*REPEATED_CONTEXT, output_tokens=4000), False),  # not worth it
     ],
 )
 def test_redundant_prompt_text(tmp_path: Path, calls: list[Row], is_found: bool) -> None:
     assert isinstance(judged(tmp_path, "redundant-prompt-text", calls=calls), Finding) is is_found
+
+
+def test_tables_of_zeros_are_not_redundant(tmp_path: Path) -> None:
+    rows = "\n".join(f"{n} {text(n, 3)} {'0 ' * 40}" for n in range(60))
+    calls = [asked(n * 3000, ("user", rows), ("user", text(n, 30))) for n in range(12)]
+    assert isinstance(judged(tmp_path, "redundant-prompt-text", calls=calls), Clear)
 
 
 def test_lists_of_records_are_not_redundant(tmp_path: Path) -> None:
@@ -115,7 +122,7 @@ def offered(number: int, *used: str, tokens: int = 150, **columns: Any) -> list[
         (offered(30, *(f"tool{n}" for n in range(15))), True),
         (offered(30, *(f"tool{n}" for n in range(16))), False),  # more than half are called
         (offered(5, "tool1"), False),  # short
-        (offered(30, "tool1", count=4), False),
+        (offered(30, "tool1", count=7), False),
         (offered(30, "tool1", output_tokens=20_000), False),
         (chats(("system", "No tools.")), False),
         (chats(("system", text("long", 9000)), tools=tools(30)), False),  # not most of the prompt

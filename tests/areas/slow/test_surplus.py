@@ -28,7 +28,9 @@ LONG = {"history_messages": 44, "history_tokens": 7000, "input_tokens": 8000}
     [
         ("large-context", quick(input_tokens=9000), True),
         ("large-context", quick(input_tokens=2000), False),
-        ("large-context", quick(input_tokens=2200), False),  # over budget, not worth it
+        ("large-context", quick(input_tokens=4000), False),  # over budget, but acceptable
+        ("large-context", quick(input_tokens=4100), True),
+        ("large-context", quick(input_tokens=9000, output_tokens=12_000), False),  # not worth it
         ("large-context", quick(input_tokens=9000, cache_read_tokens=8900), False),
         ("large-context", quick(2, input_tokens=9000), False),
         ("long-history", quick(**LONG), True),
