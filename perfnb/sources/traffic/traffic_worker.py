@@ -56,7 +56,7 @@ async def _serve(
 async def _controlled(
     server: PassThrough, link: RecorderLink, settings: Mapping[str, Any], provider: str
 ) -> AsyncIterator[None]:
-    """Let other processes set policies; each change is on the timeline."""
+    """Let other processes set policies; each change of them is on the timeline."""
     from perfnb.sources.traffic.control import Control
     from perfnb.sources.traffic.policies.engine import Engine
 
@@ -64,7 +64,10 @@ async def _controlled(
     engine = Engine(server, link.add_event, secret=Recording.open(recording).key, provider=provider)
 
     def apply(state: State) -> None:
+        before = engine.state
         engine.set(state)
+        if (state.slots, state.trial) == (before.slots, before.trial):
+            return  # only a trial's mark on the calls, which changes with each of its blocks
         link.add_event("knob", f"LLM proxy: {state}", {"knob": "llm", "did": "state", "state": state.shown()})
 
     control = Control(recording, apply)

@@ -12,7 +12,12 @@ from typing import Any
 
 import openai
 import pytest
+from http_upstream import running
+from llm_upstream import Provider
 from policy_scene import Scene, scene, text_of, wait_for
+
+from perfnb.recording import Recording
+from perfnb.sources.llm_proxy import LlmProxy
 
 QUESTION: Any = [{"role": "user", "content": "How do I remove an element from a deque?"}]
 TOOLS: Any = [{"type": "function", "function": {"name": "search", "parameters": {"type": "object", "properties": {}}}}]
@@ -211,6 +216,46 @@ def test_texts_are_embedded_once(tmp_path: Path, store: dict[str, Any]) -> None:
         assert list(rows.answered_by.notna()) == [False, False, False, True, False, False, False]
         assert list(rows.inputs) == [5, 2, 2, 2, 1, 1, 1]
         assert json.loads(rows.attributes[2])["asked"]["inputs"] == 5
+
+
+def test_answers_of_every_protocol(tmp_path: Path) -> None:
+    recording = Recording.create(tmp_path / "r.perfnb")
+    with (
+        running(Provider()) as upstream,
+        LlmProxy(recording.path, f"{upstream.url}/v1") as proxy,
+        Scene(upstream.url, proxy, recording) as made,
+    ):
+        made.base(response_cache={}, output_cap={"max_tokens": 9})
+        client = made.client()
+        for ask_one in (
+            lambda: client.responses.create(model="m", input="hello").model_dump(),
+            lambda: [each.model_dump() for each in client.responses.create(model="m", input="hello", stream=True)],
+            lambda: client.completions.create(model="m", prompt="hello").model_dump(),
+            lambda: client.post(
+                "/messages", cast_to=str, body={"max_tokens": 50, "stream": True, "messages": QUESTION}
+            ),
+        ):
+            first = ask_one()
+            assert ask_one() == first
+        assert len(upstream.seen) == 4
+        rows = made.calls(8)
+        assert list(rows.answered_by.notna()) == [False, True] * 4
+        assert list(rows.max_tokens) == [9] * 8
+        for even, odd in zip(rows.iloc[::2].itertuples(), rows.iloc[1::2].itertuples(), strict=True):
+            assert (even.response_digest, even.output_tokens) == (odd.response_digest, odd.output_tokens)
+        assert len(made.calls(8)) == 8
+    recording.close()
+
+
+def test_a_cache_outlives_a_change_of_another_policy(tmp_path: Path) -> None:
+    with scene(tmp_path) as made:
+        made.base(response_cache={})
+        ask(made.client())
+        made.control.set({"base": {"response_cache": {}}, "label": {"trial": "t", "arm": "A"}})
+        ask(made.client())
+        assert made.billed() == 1
+        assert made.calls(2).arm.fillna("").tolist() == ["", "t/A"]
+        assert len(made.events("knob")) == 1
 
 
 def test_no_text_and_no_key_is_in_redis(tmp_path: Path) -> None:

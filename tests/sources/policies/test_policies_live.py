@@ -9,6 +9,8 @@ import pytest
 from policy_scene import KEY, scene, text_of, traceparent
 
 from perfnb.errors import NotReachable, WrongUse
+from perfnb.recording import Recording
+from perfnb.sources.llm_proxy import LlmProxy
 from perfnb.sources.traffic.control import CONTROL, ProxyControl
 from perfnb.sources.traffic.policies.arms import arm_of
 
@@ -115,3 +117,13 @@ def test_control_is_private_and_tells_what_is_wrong(tmp_path: Path) -> None:
     assert not (path / CONTROL).exists()
     with pytest.raises(NotReachable, match="no proxy records"):
         ProxyControl.of(path)
+
+
+def test_a_proxy_without_control_takes_no_orders(tmp_path: Path) -> None:
+    recording = Recording.create(tmp_path / "r.perfnb")
+    with (
+        LlmProxy(recording.path, "http://127.0.0.1:9/v1", has_control=False),
+        pytest.raises(NotReachable, match="no proxy records"),
+    ):
+        ProxyControl.of(recording.path)
+    recording.close()

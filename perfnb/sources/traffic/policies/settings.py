@@ -13,7 +13,7 @@ from perfnb.errors import WrongUse
 class ResponseCache:
     """Answers a repeated question without the provider; semantic also one that means nearly the same.
 
-    ``entries`` bounds the memory; in Redis ``ttl_s`` and Redis' own maxmemory do.
+    ``entries`` bounds the memory (an answer takes 256 kB at most); in Redis ``ttl_s`` and Redis' own maxmemory do.
     """
 
     ttl_s: float = 300
@@ -153,9 +153,10 @@ def _made(name: str, given: Any) -> Any:
     known = {field.name for field in fields(kind)}
     if not isinstance(given, Mapping) or not set(given) <= known:
         raise WrongUse(f"{name} can't be {given!r}", hint=f"it takes {', '.join(sorted(known))}")
+    given = {key: value for key, value in given.items() if value is not None}
     for key, value in given.items():
         _check(name, key, value)
-    if name in _ONE_OF and all(given.get(key) is None for key in _ONE_OF[name]):
+    if name in _ONE_OF and not set(_ONE_OF[name]) & set(given):
         raise WrongUse(f"{name} limits nothing", hint=f"give {' or '.join(_ONE_OF[name])}")
     try:
         return kind(**given)
@@ -169,7 +170,7 @@ def _check(name: str, key: str, value: Any) -> None:
     if key == "rules":
         for rule in value:
             _check_rule(rule)
-    if key == "redis" and value and (urlsplit(value).password or "password=" in value):
+    if key == "redis" and (urlsplit(value).password or "password=" in value):
         raise WrongUse(
             f"{name}.redis holds a password", hint="leave it out of the address; set PERFNB_REDIS_PASSWORD instead"
         )
@@ -184,13 +185,11 @@ def _fits(key: str, value: Any) -> bool:
         case "threshold":
             return _is_number(value) and 0 < value <= 1
         case "redis":
-            return value is None or (isinstance(value, str) and value.startswith(("redis://", "rediss://", "unix://")))
+            return isinstance(value, str) and value.startswith(("redis://", "rediss://", "unix://"))
         case "replace" | "embedding_model":
             return isinstance(value, str) and bool(value)
         case "messages":
             return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    if value is None:
-        return key in ("total_s", "first_token_s", "passages", "max_tokens")
     return _is_number(value) and value > 0 and (key not in _WHOLE or isinstance(value, int))
 
 
@@ -204,5 +203,6 @@ def _check_rule(rule: Any) -> None:
         raise WrongUse(
             f"route can't have the rule {rule!r}", hint="a rule is {from: glob, max_input_tokens: n, to: model}"
         )
-    if not isinstance(rule.get("from", "*"), str) or not _fits("passages", rule.get("max_input_tokens")):
+    limit = rule.get("max_input_tokens")
+    if not isinstance(rule.get("from", "*"), str) or not (limit is None or _fits("max_input_tokens", limit)):
         raise WrongUse(f"route can't have the rule {rule!r}", hint="from is a glob, max_input_tokens a whole number")
