@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from perfnb.checklist import Checklist, checks
+from perfnb.areas.cells import Answers
 from perfnb.incident import Incident
 from perfnb.widgets import cards, wording
 from perfnb.widgets.html import Piece, render
 from perfnb.widgets.next_steps import next_steps_piece
-from perfnb.widgets.progress import Progress
 from perfnb.widgets.table import Table
 
+EVERY_AREA = Answers()
 LIVE_ONLY = "Notes are typed into the open notebook; they stand on the timeline."
 
 
@@ -30,13 +30,20 @@ def findings_by_area(incident: Incident) -> Piece:
     """Return every cause that is present, in any area, the largest share first; the findings are published as data."""
     import pandas as pd
 
-    answers = _answers(incident)
+    answers = EVERY_AREA.of(incident)
     rows = [
-        {"area": one.area, "cause": one.cause, "severity": one.severity, "share": one.share, "what": one.title}
+        {
+            "area": one.area,
+            "cause": one.cause,
+            "severity": one.severity,
+            "share": one.share,
+            "usd_per_day": one.usd_per_day,
+            "what": one.title,
+        }
         for one in answers.findings
     ]
-    columns = ["area", "cause", "severity", "share", "what"]
-    piece = Table(pd.DataFrame(rows, columns=columns), cards.tally(answers))
+    columns = ["area", "cause", "severity", "share", "usd_per_day", "what"]
+    piece = Table(pd.DataFrame(rows, columns=columns).astype({"usd_per_day": float}), cards.tally(answers))
     piece.data = {cards.FINDINGS_MIME: answers.as_dict(incident.recording)}
     return piece
 
@@ -88,7 +95,7 @@ def summary(incident: Incident) -> Piece:
     from perfnb.report.summary import summary as sentences
 
     text = sentences(
-        overview_of(incident.recording), _answers(incident), incident.objectives, incident.recording.window
+        overview_of(incident.recording), EVERY_AREA.of(incident), incident.objectives, incident.recording.window
     )
     return Piece(render("said", said=text), text)
 
@@ -100,8 +107,3 @@ def export(incident: Incident, out: str | Path = "postmortem.html", *, title: st
     path = postmortem(incident.recording.path, Path(out), title=title, objectives=incident.objectives)
     said = f"Written: {path} ({wording.size(path.stat().st_size)}), one file that needs no network."
     return Piece(render("said", said=said), said)
-
-
-def _answers(incident: Incident) -> Checklist:
-    with Progress("Looking for causes", len(checks())) as progress:
-        return incident.checklist(progress=progress)

@@ -33,12 +33,13 @@ SYMPTOMS = {
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure at a glance; ``verdict`` compares it with its objective."""
+    """One figure at a glance; ``verdict`` compares it with its objective, ``note`` says more without judging."""
 
     name: str
     value: str
     verdict: str = ""
     missed: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def finding_card(finding: Finding, *, figure: str = "") -> Markup:
         finding=finding,
         mark=MARKS[finding.severity],
         symptom=symptom(finding),
+        worth=worth(finding),
         gain=gain(finding),
         figure=figure,
         rows=rows,
@@ -114,7 +116,8 @@ def tally(checklist: Checklist) -> str:
 
 def tiles_piece(tiles: Sequence[Tile]) -> Piece:
     """Return figures at a glance."""
-    text = "\n".join(f"{tile.name}: {tile.value}" + f" ({tile.verdict})" * bool(tile.verdict) for tile in tiles)
+    said = [(tile, ", ".join(filter(None, (tile.verdict, tile.note)))) for tile in tiles]
+    text = "\n".join(f"{tile.name}: {tile.value}" + f" ({more})" * bool(more) for tile, more in said)
     return Piece(render("tiles", tiles=tiles), text)
 
 
@@ -155,9 +158,16 @@ def gain(finding: Finding) -> str:
     if (estimate := finding.estimate) is None:
         return ""
     unit = next((unit for unit in wording.UNITS if estimate.metric.endswith(unit)), "")
-    name = estimate.metric.removesuffix(f"_{unit}").replace("_", " ")
+    name = estimate.metric.removesuffix(f"_{unit}").replace("_", " ") + " cost" * (unit == "usd")
     low, high, before = (wording.quantity(value, unit) for value in (estimate.low, estimate.high, estimate.before))
-    return f"Estimated {name}: {low} to {high}, now {before}."
+    left_out = f" Not in it: {wording.listed(list(estimate.not_modelled))}." if estimate.not_modelled else ""
+    return f"Estimated {name}: {low} to {high}, now {before}.{left_out}"
+
+
+def worth(finding: Finding) -> str:
+    """Return what the cause costs, in words, or nothing where it is not about money."""
+    parts = [(finding.usd_per_day, "a day at this rate"), (finding.usd_per_request, "per request")]
+    return ", ".join(f"{wording.about_dollars(usd)} {unit}" for usd, unit in parts if usd is not None)
 
 
 def worst(findings: Sequence[Finding]) -> str:

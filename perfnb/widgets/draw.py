@@ -43,6 +43,12 @@ def canvas(title: str, x: str, y: str, *, height: int = 380, from_zero: bool = F
     return figure
 
 
+def in_dollars(figure: "go.Figure", axis: str) -> "go.Figure":
+    """Write the numbers of ``axis`` (``x`` or ``y``) as dollars, small ones without powers of ten; return ``figure``."""
+    figure.update_layout({f"{axis}axis": {"tickprefix": "$", "exponentformat": "none", "separatethousands": True}})
+    return figure
+
+
 def rows_height(rows: int, *, each: int = 30, around: int = 130) -> int:
     """Return the height of a figure with one line per row."""
     return around + each * max(rows, 2)

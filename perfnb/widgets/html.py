@@ -20,7 +20,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("duration", "percent", "number", "quantity", "moment", "clock", "counted", "listed"):
+    for name in ("duration", "percent", "number", "quantity", "dollars", "moment", "clock", "counted", "listed"):
         made.filters[name] = getattr(wording, name)
     return made
 

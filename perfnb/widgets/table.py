@@ -41,6 +41,8 @@ def table(frame: "pd.DataFrame", caption: str, *, most: int = MOST_ROWS) -> Mark
 
 def heading(column: str) -> str:
     """Return ``time_to_first_token_ms`` as ``time to first token (ms)``."""
+    if column.startswith("usd_per_"):
+        return column.replace("usd", "USD").replace("_", " ")
     for suffix, unit in SUFFIXES.items():
         if column.endswith(f"_{suffix}"):
             return f"{column.removesuffix(f'_{suffix}').replace('_', ' ')} ({unit})"
@@ -61,8 +63,10 @@ def cell(value: Any, column: str) -> str:
     if isinstance(value, int | float) or hasattr(value, "dtype"):
         if _is_moment(column) and value > 1e17:
             return wording.clock(int(value))
-        if column in ("share", "certainty"):
+        if column == "certainty" or column.endswith("share"):
             return wording.percent(float(value))
+        if "usd" in column.split("_"):
+            return wording.dollars(float(value)).replace("$", "")
         return wording.number(float(value))
     if hasattr(value, "strftime"):
         return str(value.strftime("%H:%M:%S"))

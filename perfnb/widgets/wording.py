@@ -45,6 +45,25 @@ def size(count: float) -> str:
     return f"{count / 1024**power:.{0 if power == 0 else 1}f} {_BYTES[power]}"
 
 
+def dollars(usd: float) -> str:
+    """Return dollars as a reader would write them: cents from a dollar on, below it three digits that count."""
+    if usd < 0:
+        return f"-{dollars(-usd)}"
+    if usd >= 999.5:
+        return f"${usd:,.0f}"
+    if usd >= 0.9995:
+        return f"${usd:,.2f}"
+    if usd < 5e-11:
+        return "$0" if usd == 0 else "under $0.0000000001"
+    text = f"{usd:.{2 - math.floor(math.log10(usd))}f}".rstrip("0")
+    return f"${text.ljust(len('0.00'), '0')}"
+
+
+def about_dollars(usd: float) -> str:
+    """Return dollars that were reckoned ahead: three digits, for more would feign knowledge."""
+    return dollars(float(f"{usd:.3g}"))
+
+
 def quantity(value: Any, unit: str) -> str:
     """Return ``value`` with its ``unit``; what is missing is a dash."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
@@ -57,7 +76,7 @@ def quantity(value: Any, unit: str) -> str:
         case "bytes":
             return size(value)
         case "usd":
-            return f"${value:,.2f}" if abs(value) >= 1 else f"${value:.4f}"
+            return dollars(value)
         case "ratio" | "share":
             return percent(value)
         case "percent" | "%":

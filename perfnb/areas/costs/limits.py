@@ -54,6 +54,7 @@ def no_output_limit(
         ),
         remedy=f"Ask for brevity in the prompt, and set max_completion_tokens (max_output_tokens, max_tokens) as a safety net, {limit.value} to start with; reasoning models need more, as the cap counts what they think.",
         effort="low",
+        figure="spend_by_model",
         estimate=_estimate(spent.per_request(spent.total), spent.per_request(cost)),
         frame=open_ended.assign(said=said)[["call_id", "model", "said", "cost"]].nlargest(50, "said"),
         exemplars=tuple(open_ended.nlargest(3, "output_tokens")["request_id"].dropna()),

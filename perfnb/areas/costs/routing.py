@@ -115,6 +115,7 @@ def oversized_model(
         ),
         remedy=f"Route simple tasks to a smaller model, for example {other.model}, and keep {option.model} for the rest; compare the answers in a trial first.",
         effort="medium",
+        figure="spend_by_model",
         estimate=_estimate(spent, saved, [one.saved(each, one.cheaper[-1]) for one, each in found]),
         frame=calls[["call_id", "model", "input_tokens", "output_tokens", "cost"]].head(50),
         exemplars=tuple(calls.nlargest(3, "cost")["request_id"].dropna()),
@@ -182,6 +183,7 @@ def costly_embedding_model(
         ),
         remedy=f"Measure retrieval with {other.model} on your own questions; where it finds as much, embed everything anew with it (stored vectors of two models can't be mixed).",
         effort="medium",
+        figure="spend_by_model",
         frame=each[["call_id", "model", "inputs", "input_tokens", "cost"]].head(50),
         exemplars=tuple(each.nlargest(3, "cost")["request_id"].dropna()),
     )

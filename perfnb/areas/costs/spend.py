@@ -6,8 +6,9 @@ and :func:`unpriced` lists them. A call counts once, however many sources saw it
 
 import pandas as pd
 
-from perfnb.attribution import FAILED, HOW_TO_SEE_CALLS
+from perfnb.attribution import FAILED, HOW_TO_SEE_CALLS, observed_seconds
 from perfnb.attribution.money import (
+    PARTS,
     Projection,
     prepare_money,
     priced_calls,
@@ -23,11 +24,13 @@ __all__ = [
     "ATTRIBUTES",
     "Projection",
     "attributes_seen",
+    "overview",
     "price_sources",
     "price_version",
     "priced_calls",
     "projection",
     "prompt_cache",
+    "request_costs",
     "spend_by_attribute",
     "spend_by_model",
     "spend_by_route",
@@ -63,11 +66,31 @@ count(*) AS calls, count(*) FILTER (WHERE cost_usd IS NULL) AS unpriced_calls, c
 """
 
 
+def overview(recording: Recording) -> pd.DataFrame:
+    """Return one row: the recording's money at a glance.
+
+    Columns: those of :func:`spend_per_request`, and seconds (observed), usd_per_day, usd_per_month (null where nothing
+    was observed over time), assumption (what these rest on, in words), input_tokens, cache_read_tokens, saved_usd (by
+    the provider's cache). Raises NotMeasured without model calls.
+    """
+    frame = spend_per_request(recording)
+    if not frame["calls"].iloc[0]:
+        raise NotMeasured("no model calls", hint=HOW_TO_SEE_CALLS)
+    cache = prompt_cache(recording)[["input_tokens", "cache_read_tokens", "saved_usd"]].sum()
+    frame = frame.assign(seconds=observed_seconds(recording), **cache)
+    try:
+        ahead = projection(recording)
+    except NotMeasured:
+        return frame.assign(usd_per_day=None, usd_per_month=None, assumption="")
+    return frame.assign(usd_per_day=ahead.usd_per_day, usd_per_month=ahead.usd_per_month, assumption=ahead.assumption)
+
+
 def spend_by_model(recording: Recording) -> pd.DataFrame:
     """Return what each model costs, dearest first.
 
     Columns: provider, model, calls, unpriced_calls, cost_usd, failed_calls, input_tokens, cache_read_tokens,
-    output_tokens, reasoning_tokens (as the provider counted them), usd_per_call, share (of all dollars, 0 to 1).
+    output_tokens, reasoning_tokens (as the provider counted them), input_usd, cache_read_usd, cache_write_usd,
+    output_usd, request_usd (the parts of cost_usd), usd_per_call, share (of all dollars, 0 to 1).
     """
     return _shared(
         recording,
@@ -75,7 +98,7 @@ def spend_by_model(recording: Recording) -> pd.DataFrame:
         SELECT provider, coalesce(response_model, request_model, path) AS model, {_SUMS},
                count(*) FILTER (WHERE error_type IS NOT NULL) AS failed_calls,
                {_tokens("input_tokens", "cache_read_tokens", "output_tokens", "reasoning_tokens")},
-               avg(cost_usd) AS usd_per_call
+               {", ".join(f"coalesce(sum({part}), 0) AS {part}" for part in PARTS)}, avg(cost_usd) AS usd_per_call
         FROM priced_calls GROUP BY provider, coalesce(response_model, request_model, path)
         """,
         "model",
@@ -178,6 +201,25 @@ def spend_per_request(recording: Recording) -> pd.DataFrame:
     for column, count in (("usd_per_request", "requests"), ("usd_per_successful_request", "successful_requests")):
         frame[column] = frame["cost_usd"] / frame[count].where(frame[count] > 0)
     return frame
+
+
+def request_costs(recording: Recording) -> pd.DataFrame:
+    """Return what each request cost, dearest first.
+
+    Columns: request_id, route, start_time, duration_ms, is_failed, calls, unpriced_calls, cost_usd, input_tokens,
+    output_tokens.
+    """
+    return prepare_money(recording).query(
+        f"""
+        WITH asked AS (SELECT request_id, route, start_time, duration_ms, coalesce({FAILED}, false) AS is_failed
+                       FROM user_requests)
+        SELECT a.request_id, a.route, a.start_time, a.duration_ms, a.is_failed, count(c.call_id) AS calls,
+               count(c.call_id) FILTER (WHERE c.cost_usd IS NULL) AS unpriced_calls,
+               coalesce(sum(c.cost_usd), 0) AS cost_usd, {_tokens("input_tokens", "output_tokens")}
+        FROM asked a LEFT JOIN priced_calls c ON c.request_id = a.request_id
+        GROUP BY ALL ORDER BY cost_usd DESC, a.start_time, a.request_id
+        """
+    )
 
 
 def spend_over_time(recording: Recording, bucket_s: int | None = None) -> pd.DataFrame:

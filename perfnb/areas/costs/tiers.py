@@ -104,6 +104,7 @@ def bulk_at_full_price(
         ),
         remedy="Collect such jobs and send them through the provider's batch API, or ask for the flex tier where minutes matter.",
         effort="medium",
+        figure="spend_over_time",
         estimate=Estimate("request_usd", before, before - less, before - less, ("all of these calls can wait for a batch",), ("waiting up to a day",))
         if before is not None and less is not None else None,
         frame=calls[["call_id", "model", "owned", "input_tokens", "output_tokens", "cost"]].head(50),
