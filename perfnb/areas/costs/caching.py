@@ -92,6 +92,7 @@ def no_embedding_cache(
         ),
         remedy="Keep vectors by model and SHA-256 of the text, in the database or a cache, and embed only what is not there; skip documents that have not changed.",
         effort="low",
+        figure="embedded_again",
         estimate=Estimate("request_usd", before, before - less, before - 0.8 * less, ("four fifths to all repeats are found",))
         if before is not None and less is not None else None,
         frame=again.groupby("digest").agg(repeats=("call_id", "count"), cost=("cost", "sum")).nlargest(20, "repeats").reset_index(),
@@ -231,6 +232,7 @@ def unstable_prompt_prefix(
         ),
         remedy="Put what never changes first (instructions, examples, tools), then history, and last what changes: the time, ids, retrieved passages, the question. Anthropic's cache needs cache_control marks besides.",
         effort="low",
+        figure="prompt_cache",
         estimate=Estimate("request_usd", before, before - less, before - 0.5 * less, ("half to all of the shared text is read from the cache",), ("prefixes that expire between calls",))
         if before is not None and less is not None else None,
         frame=found[["call_id", "model", "input_tokens", "cache_read_tokens", "cacheable_tokens", "lost_tokens"]].head(50),
