@@ -96,7 +96,8 @@ class Incident:
 def open(target: str | Path = SAMPLE, *, folder: Path | None = None, data: Path | None = None) -> Incident:
     """Return the incident recorded at ``target``: "sample", or a ``NAME.perfnb``, finished or still being written.
 
-    Target and objectives come from ``perfnb.toml`` in ``folder`` (the current one) and ``PERFNB_*`` variables. The
+    Target and objectives come from ``perfnb.toml`` in ``folder`` (the current one) and ``PERFNB_*`` variables; requests
+    and knobs that the recording names are taken where there are none. The
     sample is the one in ``data`` (the bundled one), copied, so that notes leave it as it is.
     Raises BadRecording where there is no recording, NotReachable where the sample is missing.
     """
@@ -106,7 +107,9 @@ def open(target: str | Path = SAMPLE, *, folder: Path | None = None, data: Path 
             hint="record it first: perfnb record --url URL --out NAME.perfnb",
         )
     path = _copy_of(sample_path(data)) if str(target) == SAMPLE else Path(target).expanduser()
-    return Incident(Recording.open(path), Target.load(folder), Objectives.load(folder))
+    recording = Recording.open(path)
+    reached = Target.load(folder).beside(recording.manifest.get("target", {}))
+    return Incident(recording, reached, Objectives.load(folder))
 
 
 def sample_path(data: Path | None = None) -> Path:

@@ -30,6 +30,8 @@ BILL = "bill.json"
 EXPORT_S = 1.0  # the app's exporter sends its last batch within its schedule delay
 BOOKED_S = 0.3  # … once the provider has noticed that callers are gone
 SHOWN_FOR_S = 3600.0
+TRIED_S = 60.0
+"""Of the users' requests, those of so long are what a trial sends."""
 
 # What a newcomer's demo shows: a few faults of different kinds that leave one another visible.
 SHOWCASE = ("no-streaming", "slow-embedding", "blocked-event-loop")
@@ -40,13 +42,15 @@ class StagedApp:
     """An app that can be staged: how it is started and visited by the demo's users.
 
     ``start(stack, environment)`` returns its URL; ``environment`` is what :meth:`Recorder.environment` gave.
-    ``health`` is a path that costs nothing, ``users`` are habits of :class:`perfnb.demo.workload.Habits`.
+    ``health`` is a path that costs nothing, ``users`` are habits of :class:`perfnb.demo.workload.Habits`, ``knob`` says
+    where its settings are (``[knob.NAME]`` of ``perfnb.toml``, with ``{url}`` for its own address).
     """
 
     start: Callable[[Stack, Mapping[str, str]], str]
     health: str
     users: Mapping[str, Any] = field(default_factory=dict)
     needs_postgres: bool = True
+    knob: Mapping[str, str] = field(default_factory=dict)
 
 
 def _start_demo_app(stack: Stack, environment: Mapping[str, str]) -> str:
@@ -55,7 +59,11 @@ def _start_demo_app(stack: Stack, environment: Mapping[str, str]) -> str:
     )
 
 
-DEMO_APP = StagedApp(_start_demo_app, "/health")
+DEMO_APP = StagedApp(
+    _start_demo_app,
+    "/health",
+    knob={"title": "settings of the support desk", "url": "{url}/optimization/configure"},
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ def staged(
         tell("starting the app")
         url = app.start(demo, recorder.environment())
         recorder.watch_process(demo.app_pid)
+        _name_target(recorder.recording, url, app, demo)
         yield Staged(demo, recorder, url, _front(recorder, url) if evidence == "front" else url, billed)
 
 
@@ -138,6 +147,16 @@ def _billed(stage: Staged) -> dict[str, Any]:
         for name, entry in stage.demo.bill()["models"].items()
     }
     return {"simulated": True, "usd": sum(models.values()), "models": models}
+
+
+def _name_target(recording: Recording, url: str, app: StagedApp, demo: Stack) -> None:
+    """Put into the recording what a trial sends to the app, and where its settings are."""
+    planned = demo.planned(TRIED_S, habits=app.users)
+    told: dict[str, Any] = {"request": [{"url": url + each.path, "json": dict(each.body)} for each in planned]}
+    if app.knob:
+        told["knob"] = {"desk": {name: value.format(url=url) for name, value in app.knob.items()}}
+    recording.manifest["target"] = told
+    write_manifest(recording.path, recording.manifest)
 
 
 def _bring_prices(recording: Recording) -> None:

@@ -89,6 +89,12 @@ class Target:
             cls(requests=requests, knobs=knobs), **{name: _typed(name, value) for name, value in settings.items()}
         )
 
+    def beside(self, told: Mapping[str, Any]) -> Self:
+        """Return this target with requests and knobs from ``told``, as in ``perfnb.toml``, where it has none itself."""
+        requests = self.requests or tuple(_request(entry) for entry in told.get("request", ()))
+        knobs = self.knobs or tuple(_knob(name, entry) for name, entry in told.get("knob", {}).items())
+        return replace(self, requests=requests, knobs=knobs)
+
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Return what ``path`` holds; nothing where there is no such file."""

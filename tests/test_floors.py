@@ -12,11 +12,11 @@ PACKAGE = Path(__file__).parent.parent / "perfnb"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("finding", "target", "steps", "bundled", "recording", "demo", "tokens"),
-    ("objectives", "profiles", "prompts", "prices"),
+    ("objectives", "profiles", "prompts", "prices", "recipes"),
     ("sources", "attribution", "checklist"),
     ("widgets", "recorder", "importing", "doctor", "terminal", "budgets", "load", "estimates", "knobs"),
     ("trials",),
-    ("incident",),
+    ("incident", "trying"),
     ("areas",),
     ("report",),
     ("notebooks", "panels"),

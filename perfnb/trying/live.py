@@ -1,0 +1,103 @@
+"""The way from a panel to the target that runs now: its knobs, the requests a trial sends, what the proxy can tell."""
+
+import json
+import secrets
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from perfnb.knobs import Knob
+from perfnb.knobs.base import all_knobs
+from perfnb.knobs.llm import ArmLabel, LlmPolicy
+from perfnb.load import Workload
+from perfnb.recording import Recording
+from perfnb.target import Request
+
+if TYPE_CHECKING:
+    from perfnb.incident import Incident
+
+SEEN_WITHIN_S = 3.0
+
+
+@dataclass(frozen=True)
+class NotLive:
+    """Why nothing can be tried now."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return f"Estimates only: {self.why}"
+
+
+class Live:
+    """The target while it runs and is recorded."""
+
+    def __init__(self, recording: Recording, knobs: Mapping[str, Knob], requests: tuple[Request, ...]) -> None:
+        self.knobs = dict(knobs)
+        self.requests = requests
+        self._recording = recording
+
+    @classmethod
+    def of(cls, incident: "Incident") -> "Live | NotLive":
+        """Return the way to the incident's target, or why there is none."""
+        knobs = all_knobs(incident.recording, incident.target)
+        if not knobs:
+            return NotLive("no proxy records into this recording now, and perfnb.toml names no knob of the app")
+        if not incident.target.requests:
+            return NotLive("a trial needs requests to send: add [[request]] to perfnb.toml")
+        return cls(incident.recording, knobs, incident.target.requests)
+
+    @property
+    def label(self) -> ArmLabel | None:
+        """Return what marks calls with their arm; None without a proxy."""
+        has_proxy = any(isinstance(each, LlmPolicy) for each in self.knobs.values())
+        return ArmLabel(self._recording) if has_proxy else None
+
+    def knob(self, name: str) -> Knob:
+        """Return a knob; the proxy's runs both arms at once where requests can be told apart by their traces."""
+        knob = self.knobs[name]
+        if isinstance(knob, LlmPolicy):
+            knob.splits_by_trace = self.carries_traces
+        return knob
+
+    def now(self, name: str) -> Any:
+        """Return what a knob holds."""
+        return self.knobs[name].current()
+
+    def workload(self, rate_per_s: float) -> Workload:
+        """Return the requests a trial sends, in their order."""
+        return Workload(self.requests, rate_per_s=rate_per_s)
+
+    @cached_property
+    def carries_traces(self) -> bool:
+        """Tell whether the app passes a request's trace on to its model calls; asks it once."""
+        trace_id = secrets.token_hex(16)
+        _send(self.requests[0], f"00-{trace_id}-{secrets.token_hex(8)}-01")
+        return _appears(self._recording, trace_id)
+
+
+def _send(request: Request, traceparent: str) -> None:
+    """Send ``request`` in a trace and read its answer; one that fails proves nothing."""
+    headers = {"content-type": "application/json", **request.headers, "traceparent": traceparent}
+    body = None if request.json is None else json.dumps(request.json).encode()
+    asked = urllib.request.Request(request.url, body, headers, method=request.method)
+    try:
+        with urllib.request.urlopen(asked, timeout=request.timeout_s) as answer:
+            answer.read()
+    except (urllib.error.URLError, OSError):
+        return
+
+
+def _appears(recording: Recording, trace_id: str, *, clock: Callable[[], float] = time.monotonic) -> bool:
+    end = clock() + SEEN_WITHIN_S
+    while clock() < end:
+        recording.refresh()
+        seen = recording.query("SELECT 1 FROM llm_calls WHERE source = 'proxy' AND trace_id = $id", {"id": trace_id})
+        if not seen.empty:
+            return True
+        time.sleep(0.1)
+    return False

@@ -1,0 +1,209 @@
+"""The panel: choose a change, see its estimate at once, try it on the live app, keep it or undo it.
+
+It works by mouse and by keyboard. What it shows stands in outputs of the cell, so that a headless run and an export
+show the same facts; each trial, and what was kept or undone, is on the timeline.
+"""
+
+import contextlib
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from perfnb.errors import PerfnbError
+from perfnb.estimates import Parameter, Prediction
+from perfnb.estimates import predict as predicted
+from perfnb.knobs import change as set_knob
+from perfnb.knobs import reverted
+from perfnb.trials import Plan, TrialProgress, TrialResult, run_trial
+from perfnb.trials.measure import METRICS
+from perfnb.trials.shown import distribution, durations, result_piece
+from perfnb.trying.choices import Choice, choices
+from perfnb.trying.live import Live, NotLive
+from perfnb.trying.shown import gains_piece, headline, prediction_piece
+from perfnb.widgets.chart import Missing
+from perfnb.widgets.html import Piece, render
+from perfnb.widgets.keyboard import with_keys
+
+if TYPE_CHECKING:
+    from perfnb.incident import Incident
+
+MOST_ESTIMATED = 6
+"""Changes whose estimates are listed; the rest are worked out when they are chosen."""
+
+RATE_PER_S = 2.0
+BLOCK_S = 4.0
+
+TRIALS_SO_FAR = "No trial yet. “Try it” sends requests to the live app, with and without the change."
+
+
+class TryAChange:
+    """The panel for ``incident``; ``area`` names whose findings come first, ``primary`` the metric a trial is about."""
+
+    def __init__(self, incident: "Incident", area: str, *, primary: str = "request_duration_ms") -> None:
+        self.incident = incident
+        self.primary = primary
+        findings = incident.checklist(area).findings
+        self.choices = choices(incident.recording, incident.target, findings)
+        self.chosen = self.choices[0]
+        self.given: dict[str, Any] = {}
+        self.result: TrialResult | None = None
+        self._stop = threading.Event()
+        self._trial: threading.Thread | None = None
+
+    @cached_property
+    def live(self) -> Live | NotLive:
+        """Return how changes reach the target, or why they can't."""
+        return Live.of(self.incident)
+
+    def estimate(self) -> Piece:
+        """Return the estimate of what is chosen, as it is set."""
+        try:
+            prediction = self._prediction()
+        except PerfnbError as error:
+            return Missing(f"No estimate: {error}")
+        if prediction is None:
+            return Missing("Nothing estimates what a setting of the app does: try it.")
+        return prediction_piece(self.chosen.title, prediction)
+
+    def overview(self) -> Piece:
+        """Return the changes that fit what was found, with what each would have saved."""
+        fitting = [each for each in self.choices if each.causes][:MOST_ESTIMATED]
+        if not fitting:
+            return Missing(
+                "Nothing was found that one of these changes would mend; each can be estimated all the same."
+            )
+        return gains_piece(self._gain(each) for each in fitting)
+
+    def trial(self) -> Piece:
+        """Return what the last trial of this panel found."""
+        return result_piece(self.result) if self.result else Missing(TRIALS_SO_FAR)
+
+    def _gain(self, choice: Choice) -> dict[str, str]:
+        try:
+            told = headline(predicted(self.incident.recording, choice.name))
+        except PerfnbError as error:
+            told = f"not measured: {error.hint or error.message}"
+        can = (
+            "no: it is a change of the app" if not choice.knob else "yes" if isinstance(self.live, Live) else "not now"
+        )
+        setting = ", ".join(f"{each.title} {each.default}" for each in choice.parameters if each.default is not None)
+        return {"change": choice.title, "remedy for": ", ".join(choice.causes), "setting": setting,
+                "estimate": told, "can be tried here": can}  # fmt: skip
+
+    def _prediction(self) -> Prediction | None:
+        if self.chosen.change is None:
+            return None
+        return predicted(self.incident.recording, self.chosen.name, **self.given)
+
+    def _known_prediction(self) -> Prediction | None:
+        """Return the estimate of what is chosen; None where there is none."""
+        with contextlib.suppress(PerfnbError):
+            return self._prediction()
+        return None
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        from perfnb.trying.controls import Controls
+
+        display(self.overview())
+        controls = Controls(self)
+        display(self.bundle(with_keys(controls.box)), raw=True)
+        controls.show(
+            display(self.estimate(), display_id=True),
+            display(self.trial(), display_id=True),
+            display(Missing(""), display_id=True),
+        )
+
+    def bundle(self, box: Any) -> dict[str, Any]:
+        """Return the live controls and their static twin, as one output."""
+        names = [each.title for each in self.choices]
+        twin = render("chooser", title="Changes", names=names, chosen=self.chosen.title)
+        said = str(self.live) if isinstance(self.live, NotLive) else ""
+        html = f"<div class='pnb'>{twin}{render('said', said=said) if said else ''}</div>"
+        return {**box._repr_mimebundle_(), "text/html": html, "text/plain": f"Changes: {', '.join(names)}. {said}"}
+
+    def choose(self, name: str) -> tuple[Parameter, ...]:
+        """Choose a change; returns what it can be set to."""
+        self.chosen = next(each for each in self.choices if each.name == name)
+        self.given = {each.name: each.default for each in self.chosen.parameters}
+        return self.chosen.parameters
+
+    def why_not(self) -> str:
+        """Return why what is chosen can't be tried now; nothing where it can."""
+        if not self.chosen.knob:
+            return "perfnb can't do this change from outside: make it in the app, or as a setting of the app"
+        if isinstance(self.live, NotLive):
+            return str(self.live)
+        try:
+            return "" if self._value() is not None else "it needs a value first"
+        except PerfnbError as error:
+            return str(error)
+
+    def plan(self, pairs: int, seconds: float = BLOCK_S) -> Plan:
+        """Return the plan of a trial that takes at most ``pairs`` pairs."""
+        looks = tuple(look for look in (6, 10, 16, 24, 40) if look <= pairs)
+        return Plan(looks=looks, alpha=0.05 / len(looks), primary=self._primary(), seconds=seconds)
+
+    def run(self, plan: Plan, rate_per_s: float, tell: Any) -> TrialResult:
+        """Try what is chosen and return what came of it; ``stop`` ends it. Everything is undone by then."""
+        assert isinstance(self.live, Live)
+        self._stop.clear()
+        self.result = run_trial(
+            self.incident.recording,
+            self.live.knob(self.chosen.knob),
+            self._value(),
+            self.live.workload(rate_per_s),
+            plan,
+            prediction=self._known_prediction(),
+            progress=tell,
+            stop=self._stop,
+            label=self.live.label,
+        )
+        return self.result
+
+    def stop(self) -> None:
+        """End the trial that runs."""
+        self._stop.set()
+
+    def keep(self) -> str:
+        """Set what is chosen and leave it so; says what was done."""
+        assert isinstance(self.live, Live)
+        made = set_knob(self.incident.recording, self.live.knob(self.chosen.knob), self._value())
+        made.keep()
+        return f"{self.chosen.title}: set, and it stays until it is undone here or by perfnb revert."
+
+    def undo(self) -> str:
+        """Undo whatever was set and not undone, kept changes too; says what was done."""
+        done = reverted(self.incident.recording, kept=True)
+        return "; ".join(map(str, done)) or "Nothing is set that could be undone."
+
+    def compared(self) -> Any:
+        """Return how the requests of both arms are distributed."""
+        if self.result is None:
+            return Missing("")
+        frame = durations(self.incident.recording, self.result.trial)
+        if frame.empty:
+            return Missing("No request of the trial was answered.")
+        return distribution(frame, f"How long requests took in the trial of “{self.chosen.title}”")
+
+    def _value(self) -> Any:
+        assert isinstance(self.live, Live)
+        prediction = self._known_prediction()
+        return self.chosen.value(prediction.setting if prediction else self.given, self.live.now(self.chosen.knob))
+
+    def _primary(self) -> str:
+        """Return the metric a trial is about: this panel's, or the one the change is estimated to move most."""
+        prediction = self._known_prediction()
+        moved = {
+            each.metric: abs(1 - min(each.low, each.high) / each.before)
+            for each in (prediction.effects if prediction else ())
+            if each.metric in METRICS and each.before > 0
+        }
+        return self.primary if not moved or moved.get(self.primary) else max(moved, key=lambda metric: moved[metric])
+
+
+def said_of(told: TrialProgress) -> str:
+    """Return how far a trial is, in a line."""
+    text = f"pair {told.pair} of at most {told.of}: {told.text}"
+    return text if told.judgement is None else f"after {told.pair} pairs: {told.judgement.why}"
