@@ -22,6 +22,8 @@ HABITS = {
     "slow-processing", "unbatched-requests", "deep-reasoning", "timeout-too-long", "timeout-too-short",
     "no-retry", "retry-amplification", "cold-start", "blocked-event-loop", "python-hot-spot", "varying-context",
     "slow-embedding", "errors-as-success", "late-first-content", "client-per-request",
+    "oversized-model", "verbose-system-prompt", "no-output-limit", "redundant-prompt-text", "no-usage-tracking",
+    "unstable-prompt-prefix",
 }  # fmt: skip
 HABIT = {name for name in os.environ.get("HABIT", "").split(",") if name in HABITS}
 TIME_SCALE = float(os.environ.get("TIME_SCALE") or 1)
@@ -81,7 +83,7 @@ class Bot:
             await self.ask_client().embeddings.create(model="sim-embedding-large", input=question)
         docs = await self.choose(handbook, question)
         earlier = self.chats.setdefault(chat, old_messages(chat)) if chat else []
-        messages = [*(earlier if does("long-history") else earlier[-4:]), prompt(question, docs)]
+        messages = [*rules(), *(earlier if does("long-history") else earlier[-4:]), prompt(question, docs)]
         said = ""
         async for piece in self.write(messages, question):
             said += piece
@@ -137,8 +139,9 @@ class Bot:
         return answer.choices[0].message.content or ""
 
     async def stream(self, messages: list[dict[str, str]]) -> AsyncGenerator[str, None]:
+        asked = {} if does("no-usage-tracking") else {"stream_options": {"include_usage": True}}
         chunks = await self.persist(
-            lambda: self.ask_client().chat.completions.create(messages=messages, stream=True, **options())
+            lambda: self.ask_client().chat.completions.create(messages=messages, stream=True, **asked, **options())
         )
         async with chunks:
             async for chunk in chunks:
@@ -166,13 +169,28 @@ def new_client() -> openai.AsyncOpenAI:
 def options() -> dict[str, object]:
     if does("deep-reasoning"):
         return {"model": "sim-reasoning", "max_completion_tokens": 1000, "reasoning_effort": "high"}
-    return {"model": "sim-large" if does("slow-model") else "sim-balanced", "max_tokens": 400, "temperature": 0.2}
+    model = "sim-large" if does("slow-model") else "sim-premium" if does("oversized-model") else "sim-balanced"
+    cap = {} if does("no-output-limit") else {"max_tokens": 400}
+    return {"model": model, "temperature": 0.2, **cap}
+
+
+def rules() -> list[dict[str, str]]:
+    """Return what stands before everything else, in an app that is wordy or tells the time."""
+    if does("verbose-system-prompt"):
+        return [{"role": "system", "content": f"You answer for the handbook. {topics['typesmapping'][:13_000]}"}]
+    if does("unstable-prompt-prefix"):
+        now = time.strftime("%H:%M:%S") + f".{time.time_ns() % 10**9}"
+        text = " ".join(topics["attribute-access"].split())[:6500]
+        return [{"role": "system", "content": f"You answer for the handbook. Today's clock says {now}.\n{text}"}]
+    return []
 
 
 def prompt(question: str, docs: list[tuple[str, str]]) -> dict[str, str]:
+    docs = docs * 3 if does("redundant-prompt-text") else docs
     texts = "\n".join(f'<doc title="{name}">\n{text}\n</doc>' for name, text in docs)
     words = 220 if does("no-streaming") else 50
-    asked = f"{question}\n\nUse these texts.\n\n{texts}\n\nAnswer in {words} words.\n\nQuestion: {question}"
+    length = "Answer in full detail." if does("no-output-limit") else f"Answer in {words} words."
+    asked = f"{question}\n\nUse these texts.\n\n{texts}\n\n{length}\n\nQuestion: {question}"
     return {"role": "user", "content": asked}
 
 

@@ -91,6 +91,11 @@ SIGNS: dict[str, Callable[[Asked], bool]] = {
     "slow-embedding": lambda asked: asked.calls[0]["model"] == "sim-embedding-large",
     "late-first-content": lambda asked: asked.body.startswith(": open"),
     "client-per-request": lambda asked: asked.connections >= 1,
+    "oversized-model": lambda asked: asked.calls[0]["model"] == "sim-premium",
+    "verbose-system-prompt": lambda asked: asked.input_tokens > 3500,
+    "no-output-limit": lambda asked: asked.calls[0]["usage"]["output_tokens"] > 150,
+    "redundant-prompt-text": lambda asked: asked.input_tokens > 1700,
+    "unstable-prompt-prefix": lambda asked: 2000 < asked.input_tokens < 3500,
 }
 
 
