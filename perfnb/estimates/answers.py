@@ -123,9 +123,8 @@ def _writing_time(seen: Traffic, plain: pd.DataFrame) -> tuple[pd.Series, pd.Ser
     """Return how long each answer was written for, at least and at most: at streams' pace, else as fitted."""
     known = speeds(seen)
     least, most = known.writing(plain, (plain["output_tokens"] - 1).clip(lower=0))
-    paces = plain["model"].map(known.paces)
-    for end, fitted in ((0, least), (1, most)):
-        pace = paces.map(lambda pair, end=end: pair[end] if isinstance(pair, tuple) else np.nan).astype(float)
-        own = (pace * (plain["output_tokens"] - 1)).clip(lower=0, upper=plain["duration_ms"])
-        fitted.update(own.dropna())
+    for model, calls in plain.groupby(plain["model"].fillna("")):
+        slowest, fastest = known.first_token_ms(str(model), calls)
+        least.update((calls["duration_ms"] - slowest).clip(lower=0).dropna())
+        most.update((calls["duration_ms"] - fastest).clip(lower=0).dropna())
     return least, most

@@ -80,11 +80,11 @@ def asked(seen: Traffic) -> tuple[pd.DataFrame, list[Any]]:
     digest is known.
     """
     calls = seen.calls[seen.calls["operation"].isin(GENERATING)]
-    calls = calls[(calls["choices"] == 1) & ~(calls["temperature"] > 1)]
     digest = calls["request_digest"].fillna(calls["prompt_digest"])
     if digest.isna().all():
         raise NotMeasured("no prompt's digest", hint=HOW_TO_SEE_PROMPTS)
-    calls, digest = calls[digest.notna()], digest[digest.notna()]
+    calls = calls[digest.notna() & (calls["choices"] == 1) & ~(calls["temperature"] > 1)]
+    digest = digest[calls.index]
     names = ("provider", "path", "request_model", "stream", "temperature", "max_tokens")
     columns = [digest, *(calls[name] for name in names)]
     rows = zip(*(column.astype(object).where(column.notna(), None) for column in columns), strict=True)

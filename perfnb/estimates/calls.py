@@ -132,13 +132,14 @@ def _is_loop(run: pd.DataFrame) -> bool:
 
 
 def _saved(runs: Sequence[pd.DataFrame], limit: int) -> pd.DataFrame:
-    """Return what each run saves, spread over its calls by their length."""
+    """Return what each run saves, spread by length over the calls that would start earlier: all but its first."""
     parts = []
     for run in runs:
-        total = float(run["duration_ms"].sum())
-        saved = total - _makespan(run["duration_ms"].tolist(), limit)
-        part = (run["duration_ms"] / total if total > 0 else 0.0) * saved
-        first = (run["time_to_first_token_ms"] / run["duration_ms"].where(run["duration_ms"] > 0)).fillna(0.0)
+        saved = float(run["duration_ms"].sum()) - _makespan(run["duration_ms"].tolist(), limit)
+        later = run.iloc[1:]
+        total = float(later["duration_ms"].sum())
+        part = later["duration_ms"] * (saved / total if total > 0 else 0.0)
+        first = (later["time_to_first_token_ms"] / later["duration_ms"].where(later["duration_ms"] > 0)).fillna(0.0)
         parts.append(pd.DataFrame({"wait_ms": part * first, "rest_ms": part * (1 - first)}))
     return pd.concat(parts) if parts else pd.DataFrame({"wait_ms": [], "rest_ms": []}, dtype=float)
 

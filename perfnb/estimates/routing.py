@@ -62,7 +62,13 @@ def route(
     seen = traffic(recording)
     calls = seen.sized()
     usual = from_model or _dearest(calls)
-    chosen = _chosen(seen, calls, usual, to, rule, max_input_tokens, choose)
+    is_from = calls["request_model"].fillna("").map(lambda model: fnmatchcase(model, usual))
+    if choose is not None:
+        chosen = _by_function(seen, calls, choose)
+    else:
+        to = to or _cheaper(seen, calls[is_from], usual)
+        is_simple = calls["input_tokens"] <= max_input_tokens if rule == SHORT else _is_question(seen, calls)
+        chosen = pd.Series(to, calls.index, dtype=object).where(is_from & is_simple, None)
     moved = calls[chosen.notna() & (chosen != calls["request_model"])]
     models = chosen[moved.index]
     prices = [_usd(seen, moved, models, reads_cache=reads) for reads in (True, False)]
@@ -84,7 +90,7 @@ def route(
         assumptions,
         not_modelled,
         moved[["request_id", "model", "input_tokens", "output_tokens", "cost_usd"]].assign(to=models).head(50).reset_index(),
-        {"from_model": usual, "to": to or (models.iloc[0] if len(set(models)) == 1 else None)},
+        {"from_model": usual, "to": to},
     )  # fmt: skip
 
 
@@ -98,25 +104,11 @@ def _dearest(calls: pd.DataFrame) -> str:
     return str(spent.idxmax())
 
 
-def _chosen(
-    seen: Traffic,
-    calls: pd.DataFrame,
-    usual: str,
-    to: str | None,
-    rule: str,
-    max_input_tokens: int,
-    choose: Choose | None,
-) -> pd.Series:
-    """Return the model each call would have gone to, None where it stays."""
-    if choose is not None:
-        questions = _questions(seen, calls) if seen.recording.content == "full" else {}
-        rows = calls.assign(question=pd.Series(questions, dtype=object).reindex(calls.index)).reset_index()
-        picked = [choose(row) for row in rows.to_dict("records")]
-        return pd.Series(picked, calls.index, dtype=object)
-    is_from = calls["request_model"].fillna("").map(lambda model: fnmatchcase(model, usual))
-    other = to or _cheaper(seen, calls[is_from], usual)
-    is_simple = calls["input_tokens"] <= max_input_tokens if rule == SHORT else _is_question(seen, calls)
-    return pd.Series(other, calls.index, dtype=object).where(is_from & is_simple, None)
+def _by_function(seen: Traffic, calls: pd.DataFrame, choose: Choose) -> pd.Series:
+    """Return the model that ``choose`` names for each call, None where it stays."""
+    questions = _questions(seen, calls) if seen.recording.content == "full" else {}
+    rows = calls.assign(question=pd.Series(questions, dtype=object).reindex(calls.index)).reset_index()
+    return pd.Series([choose(row) for row in rows.to_dict("records")], calls.index, dtype=object)
 
 
 def _cheaper(seen: Traffic, calls: pd.DataFrame, usual: str) -> str:

@@ -82,6 +82,17 @@ class Speeds:
         least, most = self._saved(calls, "output", gone, calls["duration_ms"] * (gone / output.clip(lower=1)))
         return own.fillna(least), (own + thinking).fillna(most)
 
+    def first_token_ms(self, model: str, calls: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+        """Return the latest and the earliest first token of answers in one piece of ``model``, NaN where unknown."""
+        fit, pace = self.fits.get((model, False)), self.paces.get(model)
+        if pace is not None:
+            written = [(calls["output_tokens"] - 1).clip(lower=0) * each for each in pace]
+            return calls["duration_ms"] - written[0], (calls["duration_ms"] - written[1]).clip(lower=0)
+        if fit is None or "output" not in fit.columns:
+            return pd.Series(np.nan, calls.index), pd.Series(np.nan, calls.index)
+        early, late = fit.times(calls.assign(output_tokens=1.0))
+        return np.minimum(late, calls["duration_ms"]), early
+
     def _saved(
         self, calls: pd.DataFrame, column: str, gone: pd.Series, bound: pd.Series
     ) -> tuple[pd.Series, pd.Series]:

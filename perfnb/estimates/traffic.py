@@ -101,6 +101,25 @@ _NUMBERS = (
     "history_messages", "history_tokens", "temperature", "max_tokens", "cost_usd",
 )  # fmt: skip
 
+_TEXTS = (
+    "provider",
+    "path",
+    "operation",
+    "request_model",
+    "response_model",
+    "model",
+    "service_tier",
+    "request_digest",
+    "prompt_digest",
+    "finish_reason",
+    "error_type",
+    "answered_by",
+    "tool_names",
+    "tool_calls",
+    "request_id",
+)
+_FLAGS = ("stream", "client_disconnected")
+
 
 def traffic(recording: Recording) -> Traffic:
     """Return the recorded traffic; raises NotMeasured where no model call was seen."""
@@ -117,10 +136,12 @@ def fresh_tokens(calls: pd.DataFrame) -> pd.Series:
 def _traffic(recording: Recording) -> Traffic:
     on_path = calls_on_path(recording).set_index("call_id")[["on_path_ms", "waiting_ms", "generating_ms"]]
     calls = recording.query(_CALLS)
-    calls[list(_NUMBERS)] = calls[list(_NUMBERS)].astype(float)
+    kinds: dict[str, Any] = {**dict.fromkeys(_NUMBERS, float), **dict.fromkeys(_TEXTS, object)}
+    calls = calls.astype(kinds | dict.fromkeys(_FLAGS, "boolean"))  # a column of nulls alone has no type of its own
     calls = calls.set_index("call_id").join(on_path)
     calls["alone"] = _alone(calls)
     requests = recording.query(_REQUESTS).set_index("request_id")
+    requests = requests.astype({"stream": "boolean", "duration_ms": float, "time_to_first_content_ms": float})
     requests = requests[requests.index.isin(critical_path(recording)["request_id"].unique())]
     requests["first_ms"] = _first_content(calls, requests)
     calls["phase"] = _phases(calls, requests)
@@ -153,8 +174,8 @@ def _first_content(calls: pd.DataFrame, requests: pd.DataFrame) -> pd.Series:
     """Return when users saw the first content: as seen from outside, else at the end of an answer in one piece."""
     last = calls[calls["operation"].isin(GENERATING) & calls["error_type"].isna()].sort_values("end_time")
     streamed = last.groupby("request_id")["stream"].last()
-    in_one_piece = ~requests.index.to_series().map(streamed).fillna(True).astype(bool)
-    seen = requests["time_to_first_content_ms"].astype(float)
+    in_one_piece = ~requests.index.to_series().map(streamed).astype("boolean").fillna(True).astype(bool)
+    seen = requests["time_to_first_content_ms"]
     return seen.where(seen.notna() | ~in_one_piece, requests["duration_ms"])
 
 
