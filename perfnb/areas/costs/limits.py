@@ -100,7 +100,7 @@ def no_usage_tracking(
     streams = int(silent["stream"].fillna(False).astype(bool).sum())
     return Finding(
         title=f"{len(silent)} of {len(seen)} answers came without usage: nobody knows what they cost",
-        severity="high" if part > 0.9 else "medium",
+        severity="medium" if part > 0.5 else "low",
         share=0.0,
         symptom="cost",
         evidence=(

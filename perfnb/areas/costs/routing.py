@@ -97,9 +97,9 @@ def oversized_model(
     saved = sum(one.saved(calls, one.cheaper[0]) for one, calls in found)
     if not found or spent.share(saved) < min_share:
         return Clear(
-            f"{len(known)} models at ${min(blended_usd_per_mtok(one.rates) for one in known):.2g} to "
-            f"${max(blended_usd_per_mtok(one.rates) for one in known):.2g} per million tokens; simple tasks on dear "
-            f"ones could save {spent.share(saved):.0%} of the dollars"
+            f"{len(simple)} of {len(spent.answers)} calls are simple tasks; the dearest model costs "
+            f"${max(blended_usd_per_mtok(one.rates) for one in known):.2f} per million tokens (limit {limit.value}), "
+            f"and cheaper ones for simple tasks would save {spent.share(saved):.0%} of the dollars"
         )
     option, calls = max(found, key=lambda each: each[0].saved(each[1], each[0].cheaper[0]))
     other, price = option.cheaper[0], blended_usd_per_mtok(option.rates)
