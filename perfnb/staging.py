@@ -30,7 +30,7 @@ BILL = "bill.json"
 EXPORT_S = 1.0  # the app's exporter sends its last batch within its schedule delay
 BOOKED_S = 0.3  # … once the provider has noticed that callers are gone
 SHOWN_FOR_S = 3600.0
-TRIED_S = 60.0
+TRIED_S = 300.0
 """Of the users' requests, those of so long are what a trial sends."""
 
 # What a newcomer's demo shows: a few faults of different kinds that leave one another visible.

@@ -6,7 +6,7 @@ answer delays no one's question and is not hidden by it.
 
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from perfnb.errors import WrongUse
@@ -37,6 +37,8 @@ class Workload:
         arrivals: ``poisson`` (independent users) or ``constant``.
         seed: Of the arrivals.
         control: A light request sent four times a second beside the others, which no change under trial can affect.
+        is_shared: Whether both arms of a trial are sent the same requests, which tells them apart sooner. An app that
+            keeps answers would answer the second from its cache: there each arm has requests of its own.
     """
 
     requests: tuple[Request, ...]
@@ -44,6 +46,7 @@ class Workload:
     arrivals: Arrivals = "poisson"
     seed: int = 0
     control: Request | None = None
+    is_shared: bool = True
 
     def __post_init__(self) -> None:
         if not self.requests:
@@ -70,6 +73,17 @@ class Workload:
         rng = random.Random(f"arrivals {self.seed} {number}")
         times = [*self._times(warm, 0.0, warm_up_s, rng), *self._times(measured, warm_up_s, seconds, rng)]
         return tuple(Arrival(at, (first + place) % len(self.requests), place >= warm) for place, at in enumerate(times))
+
+    def turns(
+        self, number: int, seconds: float, *, warm_up_s: float = 0.0
+    ) -> tuple[tuple[Arrival, ...], tuple[Arrival, ...]]:
+        """Return turn ``number`` of either arm: the same moments, and the same requests where they are shared."""
+        if self.is_shared:
+            turn = self.turn(number, seconds, warm_up_s=warm_up_s)
+            return turn, turn
+        turn = self.turn(2 * number, seconds, warm_up_s=warm_up_s)
+        others = (replace(each, index=(each.index + len(turn)) % len(self.requests)) for each in turn)
+        return turn, tuple(others)
 
     def _times(self, count: int, start_s: float, seconds: float, rng: random.Random) -> list[float]:
         """Return ``count`` moments; with their number given, Poisson arrivals are evenly distributed ones in order."""

@@ -77,22 +77,24 @@ def orders(seed: int) -> Iterator[str]:
         yield first[::-1]
 
 
-def split_entries(turn: Sequence[Arrival], trial: str, seed: int) -> tuple[Entry, ...]:
-    """Return a block in which both arms run at once, at the turn's own rate: each request is sent once for each arm.
+def split_entries(turns: tuple[Sequence[Arrival], Sequence[Arrival]], trial: str, seed: int) -> tuple[Entry, ...]:
+    """Return a block in which both arms run at once, at each turn's own rate: the arms' requests take turns.
 
-    Which arm is first is drawn anew for each request, as often A as B. The trace ids are such that ``arm_of`` gives
-    them to their arm.
+    Which arm is first is drawn anew for each pair of requests, as often A as B. The trace ids are such that ``arm_of``
+    gives them to their arm.
     """
     rng = random.Random(f"split {seed}")
-    firsts = [ARMS[place % 2] for place in range(len(turn))]
+    firsts = [ARMS[place % 2] for place in range(len(turns[0]))]
     rng.shuffle(firsts)
     made = []
-    for place, (arrival, first) in enumerate(zip(turn, firsts, strict=True)):
-        before = turn[place - 1].at_s if place else 0.0
-        times = ((before + arrival.at_s), 2 * arrival.at_s)
-        for at_s, arm in zip(times, (first, "B" if first == "A" else "A"), strict=True):
+    before_s = 0.0
+    for *pair, first in zip(*turns, firsts, strict=True):
+        at_s = pair[0].at_s
+        arms = (first, "B" if first == "A" else "A")
+        for arrival, arm, sent_s in zip(pair, arms, (before_s + at_s, 2 * at_s), strict=True):
             phase = "measure" if arrival.is_measured else "warm-up"
-            made.append(Entry(at_s, arrival.index, phase, trace_id_in(trial, arm), f"{trial}/{arm}"))
+            made.append(Entry(sent_s, arrival.index, phase, trace_id_in(trial, arm), f"{trial}/{arm}"))
+        before_s = at_s
     return tuple(made)
 
 

@@ -158,14 +158,14 @@ class _Conduct:
 
     def _run_pair(self, generator: Generator, switch: Switch, order: str) -> tuple[tuple[int, int], str | None]:
         """Run one pair; returns the block numbers of A and B, and why the pair is void if it is."""
-        turn = self._workload.turn(self._turns, self._plan.seconds, warm_up_s=self._plan.warm_up_s)
+        turns = self._workload.turns(self._turns, self._plan.seconds, warm_up_s=self._plan.warm_up_s)
         self._turns += 1
         if switch.is_split:
             self._say("both arms at once")
-            report = self._run_block(generator, split_entries(turn, self.trial, self._turns))
+            report = self._run_block(generator, split_entries(turns, self.trial, self._turns))
             return (report.number, report.number), self._void_because(report)
         numbers, void = {}, None
-        for arm in order:
+        for arm, turn in zip(order, turns, strict=True):
             self._switched(switch, arm)
             self._say(f"{'without' if arm == 'A' else 'with'} the change")
             report = self._run_block(generator, entries(turn, arm=f"{self.trial}/{arm}"))
@@ -258,8 +258,12 @@ class _Conduct:
         if self._void:
             yield f"{self._void} pairs are void: the load generator was late in them"
         asked, known = self._turns * len(self._turn_sample()), len(self._workload.requests)
+        if not self._workload.is_shared:
+            known //= 2
         if asked > known:
-            yield f"the {known} requests were each sent {asked / known:.1f} times in each arm; a cache answers more of them than users would see"
+            yield f"the {known} requests of an arm were each sent {asked / known:.1f} times; a cache answers more of them than users would see"
+        if not self._workload.is_shared:
+            yield "each arm had requests of its own, as the app answers a repeated one without the model: it takes more pairs to tell the arms apart"
         if self._workload.number_in(self._plan.seconds) < LEAST_IN_A_BLOCK:
             yield f"a block holds {self._workload.number_in(self._plan.seconds)} requests: its 95th percentile is little more than its slowest"
         if not any("request_usd" in values for values in blocks.values()):

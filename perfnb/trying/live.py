@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from perfnb.attribution import prepare
 from perfnb.knobs import Knob
 from perfnb.knobs.base import all_knobs
 from perfnb.knobs.llm import ArmLabel, LlmPolicy
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from perfnb.incident import Incident
 
 SEEN_WITHIN_S = 3.0
+ASKED = 3
+LEAST_REPEATED = 3
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,41 @@ class Live:
         return self.knobs[name].current()
 
     def workload(self, rate_per_s: float) -> Workload:
-        """Return the requests a trial sends, in their order."""
-        return Workload(self.requests, rate_per_s=rate_per_s)
+        """Return the requests a trial sends, in their order; each arm its own where the app keeps answers."""
+        return Workload(self.requests, rate_per_s=rate_per_s, is_shared=not self.keeps_answers)
+
+    @property
+    def carries_traces(self) -> bool:
+        """Tell whether the app passes a request's trace on to its model calls."""
+        return self._asked_with_trace is not None
 
     @cached_property
-    def carries_traces(self) -> bool:
-        """Tell whether the app passes a request's trace on to its model calls; asks it once."""
+    def keeps_answers(self) -> bool:
+        """Tell whether the app answers a repeated request without the model: asks it twice, else looks at what is recorded."""
+        if self._asked_with_trace is not None:
+            return not self._makes_a_call(self._asked_with_trace)
+        frame = prepare(self._recording).query(_REPEATED)
+        return bool(frame["repeated"].iloc[0] >= LEAST_REPEATED and frame["answered_anyway"].iloc[0] > 0.5)
+
+    @cached_property
+    def _asked_with_trace(self) -> Request | None:
+        """Return a request whose model call came with the request's trace; None where none of a few did."""
+        return next((each for each in self.requests[:ASKED] if self._makes_a_call(each)), None)
+
+    def _makes_a_call(self, request: Request) -> bool:
         trace_id = secrets.token_hex(16)
-        _send(self.requests[0], f"00-{trace_id}-{secrets.token_hex(8)}-01")
+        _send(request, f"00-{trace_id}-{secrets.token_hex(8)}-01")
         return _appears(self._recording, trace_id)
+
+
+_REPEATED = """
+SELECT count(*) AS repeated, avg(CASE WHEN calls = 0 THEN 1.0 ELSE 0.0 END) AS answered_anyway
+FROM (SELECT r.request_id, row_number() OVER (PARTITION BY r.body_digest ORDER BY any_value(r.start_time)) AS time,
+             count(c.call_id) AS calls
+      FROM user_requests r LEFT JOIN owned_calls c ON c.request_id = r.request_id
+      WHERE r.body_digest IS NOT NULL AND r.status_code < 400 GROUP BY r.request_id, r.body_digest)
+WHERE time > 1
+"""
 
 
 def _send(request: Request, traceparent: str) -> None:

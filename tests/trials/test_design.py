@@ -41,7 +41,7 @@ def test_one_look_may_use_all_of_the_error() -> None:
 
 def test_both_arms_at_once_get_the_same_requests_at_the_workloads_rate() -> None:
     turn = WORKLOAD.turn(2, 3, warm_up_s=1)
-    entries = split_entries(turn, "4711", seed=1)
+    entries = split_entries((turn, turn), "4711", seed=1)
     by_arm = {arm: [entry for entry in entries if entry.arm == f"4711/{arm}"] for arm in "AB"}
     for entries_of_arm in by_arm.values():
         assert [entry.index for entry in entries_of_arm] == [arrival.index for arrival in turn]
@@ -51,7 +51,21 @@ def test_both_arms_at_once_get_the_same_requests_at_the_workloads_rate() -> None
     assert all(entry.arm == f"4711/{arm_of('4711', entry.trace_id)}" for entry in entries)
     firsts = Counter(entry.arm for entry in entries[::2])
     assert firsts["4711/A"] == firsts["4711/B"]
-    assert split_entries(turn, "4711", seed=2)[0::2] != entries[0::2]
+    assert split_entries((turn, turn), "4711", seed=2)[0::2] != entries[0::2]
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_arms_get_the_same_moments_and_share_requests_only_where_they_may(is_shared: bool) -> None:
+    """Twelve requests, six a turn."""
+    requests = tuple(Request(f"http://127.0.0.1:9/{number}") for number in range(12))
+    workload = Workload(requests, rate_per_s=2, is_shared=is_shared)
+    turns = [workload.turns(number, 2, warm_up_s=1) for number in range(2)]
+    for first, second in turns:
+        assert [each.at_s for each in first] == [each.at_s for each in second]
+        assert ([each.index for each in first] == [each.index for each in second]) is is_shared
+    sent = [each.index for pair in turns[:1] for turn in pair for each in turn]
+    assert sorted(sent) == sorted([*range(6), *range(6)] if is_shared else range(12))
+    assert [entry.index for entry in split_entries(turns[0], "t", seed=0)[:2]] == ([0, 0] if is_shared else [0, 6])
 
 
 def test_trace_ids_are_fresh_and_fall_into_their_arm() -> None:
