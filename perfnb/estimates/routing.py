@@ -71,10 +71,7 @@ def route(
         chosen = pd.Series(to, calls.index, dtype=object).where(is_from & is_simple, None)
     moved = calls[chosen.notna() & (chosen != calls["request_model"])]
     models = chosen[moved.index]
-    prices = [_usd(seen, moved, models, reads_cache=reads) for reads in (True, False)]
     times = _times(seen, moved, models)
-    waits = times if times is not None else (pd.DataFrame(index=moved.index), pd.DataFrame(index=moved.index))
-    outcomes = [Outcome(wait.assign(usd=usd)) for usd, wait in zip(prices, waits, strict=True)]
     names = ", ".join(sorted(set(models))) or "none"
     assumptions = (
         "the same tokens in and out, at the other model's list price",
@@ -85,13 +82,31 @@ def route(
     )
     not_modelled = ("quality of the answers: compare them in a trial", "answers of another length, another tokenizer")
     return Prediction(
-        effects(seen, outcomes, assumptions=assumptions, not_modelled=not_modelled, tells_latency=times is not None),
+        effects(
+            seen,
+            _outcomes(seen, moved, models, times),
+            assumptions=assumptions,
+            not_modelled=not_modelled,
+            tells_latency=times is not None,
+        ),
         f"{len(moved)} of {len(calls)} calls would have gone to {names}; they are {_part(moved, seen):.0%} of the dollars",
         assumptions,
         not_modelled,
         moved[["request_id", "model", "input_tokens", "output_tokens", "cost_usd"]].assign(to=models).head(50).reset_index(),
         {"from_model": usual, "to": to},
     )  # fmt: skip
+
+
+Times = tuple[pd.DataFrame, pd.DataFrame]
+
+
+def _outcomes(seen: Traffic, moved: pd.DataFrame, models: pd.Series, times: Times | None) -> list[Outcome]:
+    """Return the calls at the other models' prices: their caches read as much, and nothing."""
+    nothing = pd.DataFrame(index=moved.index)
+    return [
+        Outcome(wait.assign(usd=_usd(seen, moved, models, reads_cache=reads)))
+        for wait, reads in zip(times or (nothing, nothing), (True, False), strict=True)
+    ]
 
 
 def _dearest(calls: pd.DataFrame) -> str:
@@ -156,7 +171,7 @@ def _usd(seen: Traffic, moved: pd.DataFrame, models: pd.Series, *, reads_cache: 
     return usd
 
 
-def _times(seen: Traffic, moved: pd.DataFrame, models: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+def _times(seen: Traffic, moved: pd.DataFrame, models: pd.Series) -> Times | None:
     """Return the most and the least time saved, if the recording shows how fast each of the other models is."""
     known = speeds(seen)
     found = []
