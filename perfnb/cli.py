@@ -194,7 +194,7 @@ def diagnose(
 
 @app.command(epilog="Examples:\n\n`perfnb run slow --target incident.perfnb --html slow.html`")
 def run(
-    notebook: Annotated[str, typer.Argument(help="start, slow or postmortem, or a notebook's file name.")],
+    notebook: Annotated[str, typer.Argument(help="start, slow, costs or postmortem, or a notebook's file name.")],
     target: Annotated[str, typer.Option(help="A recording, or 'sample'.")] = "sample",
     html: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None,
 ) -> None:

@@ -91,11 +91,12 @@ def notes(incident: Incident) -> Notes:
 
 def summary(incident: Incident) -> Piece:
     """Return what happened in one paragraph, as the postmortem begins."""
-    from perfnb.report.document import overview_of
+    from perfnb.report.document import money_of, overview_of
     from perfnb.report.summary import summary as sentences
 
+    recording = incident.recording
     text = sentences(
-        overview_of(incident.recording), EVERY_AREA.of(incident), incident.objectives, incident.recording.window
+        overview_of(recording), EVERY_AREA.of(incident), incident.objectives, recording.window, money_of(recording)
     )
     return Piece(render("said", said=text), text)
 

@@ -157,7 +157,10 @@ def calls_on_path(recording: Recording) -> pd.DataFrame:
 
     def build() -> pd.DataFrame:
         path = critical_path(recording)
-        on_path = path.dropna(subset=["call_id"]).groupby("call_id")[["exclusive_ms", "before_first_token_ms"]].sum()
+        named = path.dropna(subset=["call_id"]).astype(
+            {"call_id": object}
+        )  # where none is, pandas takes them for numbers
+        on_path = named.groupby("call_id")[["exclusive_ms", "before_first_token_ms"]].sum()
         connection = recording.refresh()
         connection.register("wanted_requests", path[["request_id"]].drop_duplicates())
         frame = connection.execute(_CALLS_OF_REQUESTS).df()

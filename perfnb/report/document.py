@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from perfnb.areas.costs import figures as cost_figures
+from perfnb.areas.costs import spend
 from perfnb.areas.slow import figures, stages
 from perfnb.checklist import Checklist, run
 from perfnb.errors import NotMeasured, WrongUse
@@ -19,14 +21,14 @@ from perfnb.report.page import Page, as_html, chart_figure, environment
 from perfnb.report.prompts import CONTENT_ASKED_FOR, Prompts
 from perfnb.report.redaction import Redactor
 from perfnb.report.sanitise import clean
-from perfnb.report.surroundings import surroundings
+from perfnb.report.surroundings import prices, surroundings
 from perfnb.report.tables import without_content
 from perfnb.target import Target
 from perfnb.trials.result import TrialResult
 from perfnb.trials.shown import result_piece
 from perfnb.widgets import cards, wording
 from perfnb.widgets.chart import Chart, Drawing, Drawn, Shown
-from perfnb.widgets.tiles import impact_tiles
+from perfnb.widgets.tiles import assumed, impact_tiles, money_tiles
 
 _PLACE = '<hr class="chart-{}">'
 
@@ -58,9 +60,13 @@ def as_postmortem(
     charts = _Charts(recording, objectives)
     body = environment().get_template("postmortem.html.j2").render(
         overview=(overview := overview_of(recording)),
-        summary=summary.summary(overview, checklist, objectives, recording.window),
+        summary=summary.summary(overview, checklist, objectives, recording.window, money := money_of(recording)),
         tiles=cards.tiles_piece(impact_tiles(overview, objectives)).html,
         impact=[charts.place(name, figures) for name in ("requests_over_time", "where_time_goes")],
+        money=cards.tiles_piece(money_tiles(money)).html if money else "",
+        assumed=assumed(money),
+        prices=prices(recording),
+        spend=charts.place("spend_by_model", cost_figures),
         timeline=cards.timeline_piece(_entries(recording)).html,
         in_flight=charts.place("in_flight", figures),
         findings=_cards(checklist, charts),
@@ -152,6 +158,14 @@ def overview_of(recording: Recording) -> dict[str, float]:
     """Return requests, percentiles and counts of ``recording``; nothing where they were not measured."""
     try:
         return {str(name): float(value) for name, value in stages.overview(recording).iloc[0].items()}
+    except NotMeasured:
+        return {}
+
+
+def money_of(recording: Recording) -> dict[str, Any]:
+    """Return the money of ``recording`` at a glance; nothing where no model call was recorded."""
+    try:
+        return {str(name): value for name, value in spend.overview(recording).iloc[0].items()}
     except NotMeasured:
         return {}
 

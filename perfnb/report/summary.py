@@ -9,8 +9,8 @@ from perfnb.finding import Finding, Unmeasured
 from perfnb.objectives import Objective, Objectives
 from perfnb.recording import Window
 from perfnb.widgets import wording
-from perfnb.widgets.cards import gain, symptom
-from perfnb.widgets.tiles import Overview
+from perfnb.widgets.cards import gain, symptom, worth
+from perfnb.widgets.tiles import Money, Overview, is_priced
 
 EFFORTS = ("low", "medium", "high")
 
@@ -25,6 +25,7 @@ class Action:
     symptom: str
     effort: str
     gain: str
+    worth: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,12 @@ class Threshold:
     overridden: bool
 
 
-def summary(overview: Overview, checklist: Checklist, objectives: Objectives, window: Window) -> str:
-    """Return the whole story in one paragraph."""
-    return " ".join([*_load(overview, objectives, window), *_causes(checklist.findings), *_coverage(checklist)])
+def summary(
+    overview: Overview, checklist: Checklist, objectives: Objectives, window: Window, money: Money | None = None
+) -> str:
+    """Return the whole story in one paragraph; ``money`` is a row of ``spend.overview`` where there were calls."""
+    told = [*_load(overview, objectives, window), *_spent(money or {})]
+    return " ".join([*told, *_causes(checklist.findings), *_coverage(checklist)])
 
 
 def _load(overview: Overview, objectives: Objectives, window: Window) -> list[str]:
@@ -68,6 +72,26 @@ def _load(overview: Overview, objectives: Objectives, window: Window) -> list[st
     ]
 
 
+def _spent(money: Money) -> list[str]:
+    count = int(money.get("unpriced_calls", 0))
+    if not money.get("calls"):
+        return []
+    if not is_priced(money):
+        return ["What the model calls cost is not known: none of them has a known price."]
+    each = f", {wording.dollars(money['usd_per_request'])} per request" if money["requests"] else ""
+    sentences = [f"The model calls cost {wording.dollars(money['cost_usd'])}{each}."]
+    if money["assumption"]:
+        rate = wording.duration(money["seconds"] * 1000)
+        sentences.append(f"At the rate of these {rate} that is {wording.about_dollars(money['usd_per_day'])} a day.")
+    if count:
+        sentences.append(f"{wording.counted(count, 'call')} without a known price {_is(count)} in no sum of dollars.")
+    return sentences
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
 def _causes(findings: Sequence[Finding]) -> list[str]:
     if not findings:
         return ["No cause was found among those that could be judged."]
@@ -76,11 +100,17 @@ def _causes(findings: Sequence[Finding]) -> list[str]:
         f"The largest cause: {_lowered(first.title)}; this explains {wording.percent(first.share)} of {symptom(first)}."
     ]
     if others:
-        told = [f"{_lowered(finding.title)} ({wording.percent(finding.share)})" for finding in others[:3]]
+        told = [f"{_lowered(one.title)} ({_share(one, first)})" for one in others[:3]]
         sentences.append(
             f"Also found: {'; '.join(told)}" + (f"; and {len(others) - 3} more." if len(others) > 3 else ".")
         )
     return sentences
+
+
+def _share(finding: Finding, first: Finding) -> str:
+    """Return a finding's share, with what it is a share of where that is something else than the first one's."""
+    of = "" if symptom(finding) == symptom(first) else f" of {symptom(finding)}"
+    return f"{wording.percent(finding.share)}{of}"
 
 
 def _coverage(checklist: Checklist) -> list[str]:
@@ -98,7 +128,7 @@ def _coverage(checklist: Checklist) -> list[str]:
 def actions(findings: Sequence[Finding]) -> list[Action]:
     """Return what to do, the largest share first and among equals the least effort."""
     ranked = sorted(findings, key=lambda finding: (-round(finding.share, 2), EFFORTS.index(finding.effort)))
-    return [Action(f.remedy, f.cause, f.share, symptom(f), f.effort, gain(f)) for f in ranked]
+    return [Action(f.remedy, f.cause, f.share, symptom(f), f.effort, gain(f), worth(f)) for f in ranked]
 
 
 def needs(missing: Sequence[Unmeasured]) -> list[Need]:

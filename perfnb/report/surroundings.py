@@ -5,6 +5,7 @@ import platform
 from typing import Any
 
 from perfnb import __version__
+from perfnb.areas.costs import spend
 from perfnb.recording import Recording
 from perfnb.widgets import wording
 from perfnb.widgets.about import row_counts
@@ -25,7 +26,8 @@ _SERVICES = "SELECT service, any_value(resource) AS resource FROM spans WHERE se
 
 def surroundings(recording: Recording) -> list[tuple[str, str]]:
     """Return name and value of what is known of the target and of the recording."""
-    return [*_services(recording), *_models(recording), *_clients(recording), *_recording(recording)]
+    told = [*_services(recording), *_models(recording), *_clients(recording)]
+    return [*told, *prices(recording), *_recording(recording)]
 
 
 def _services(recording: Recording) -> list[tuple[str, str]]:
@@ -61,6 +63,20 @@ def _clients(recording: Recording) -> list[tuple[str, str]]:
         ("client", f"{agent}, {wording.counted(calls, 'call')}")
         for agent, calls in zip(frame["user_agent"], frame["calls"], strict=True)
     ]
+
+
+def prices(recording: Recording) -> list[tuple[str, str]]:
+    """Return which price list dollars come from, and which models had no price; nothing where there were no calls."""
+    if not recording.has("llm_calls"):
+        return []
+    missing = [
+        (
+            f"no dollars for {row.model}",
+            f"{wording.counted(row.calls, 'call')}, {wording.counted(row.tokens, 'token')}: {row.reason}",
+        )
+        for row in spend.unpriced(recording).itertuples(index=False)
+    ]
+    return [("price list", spend.price_version(recording)), *missing]
 
 
 def _recording(recording: Recording) -> list[tuple[str, str]]:

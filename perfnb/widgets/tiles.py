@@ -38,6 +38,8 @@ def money_tiles(money: Money) -> list[Tile]:
     """Return what was spent and what that comes to; ``money`` is a row of ``spend.overview``. Nothing without calls."""
     if not money.get("calls"):
         return []
+    if not is_priced(money):
+        return [_unpriced(money)]
     tiles = [
         Tile("spent in this recording", _dollars(money["cost_usd"]), note=wording.counted(int(money["calls"]), "call")),
         Tile("per request", _dollars(money["usd_per_request"]), note=_outside(money)),
@@ -49,9 +51,14 @@ def money_tiles(money: Money) -> list[Tile]:
     return [tile for tile in tiles if tile.value != "–"]
 
 
+def is_priced(money: Money) -> bool:
+    """Tell whether there are dollars to speak of: nothing spent and calls without a price is not nothing."""
+    return bool(money.get("calls")) and (money["cost_usd"] > 0 or not money["unpriced_calls"])
+
+
 def assumed(money: Money) -> str:
     """Return what dollars a day and a month rest on, in a sentence or two; nothing where there are none."""
-    if not money.get("assumption"):
+    if not is_priced(money) or not money["assumption"]:
         return ""
     told = f"A day and a month: {money['assumption']}."
     if money["seconds"] >= LEAST_S:

@@ -193,3 +193,40 @@ def test_prompts_are_in_it_only_where_asked_for(tmp_path):
     made.add_event("note", f"a user wrote: {PROMPT}")
     assert PROMPT not in as_postmortem(made, Objectives.load())
     assert PROMPT in as_postmortem(made, Objectives.load(), with_content=True)
+
+
+@pytest.fixture
+def dear(tmp_path) -> Recording:
+    """Return a recording whose prompts hold far too much, and one call of a model without a price."""
+    made = every(
+        1000, 20,
+        lambda at: request(at, 900, request_id=f"r{at:.0f}"),
+        lambda at: call(at + 50, 800, input_tokens=40_000, passage_tokens=39_000, output_tokens=20, response_model="gpt-5"),
+    )  # fmt: skip
+    stranger = call(21_000, 100, request_model="in-house <7b>", response_model=None)
+    return recording(tmp_path, requests=made[0::2], calls=[*made[1::2], stranger])
+
+
+def test_dollars_stand_in_summary_impact_findings_and_actions(dear):
+    html = as_postmortem(dear, Objectives.load())
+    summary = re.search(r'<p class="summary">(.*?)</p>', html, re.DOTALL)[1]
+    assert "The model calls cost $1.00, $0.0502 per request." in summary
+    assert '<h3 id="s-what-it-cost">What it cost</h3>' in html
+    assert "Spend by model: gpt-5 takes 100 % of $1.00" in html
+    card = re.search(r'<article[^>]*id="finding-large-context">.*?</article>', html, re.DOTALL)[0]
+    assert re.search(r"<strong>\$[\d,.]+ a day at this rate, \$0\.0\d+ per request</strong>", card)
+    actions = html[html.index("Action items</h2>") :]
+    assert re.search(r"<td>\$[\d,.]+ a day at this rate, \$0\.0\d+ per request</td>", actions)
+
+
+def test_the_price_list_its_date_and_models_without_a_price_are_told(dear):
+    html = as_postmortem(dear, Objectives.load())
+    for section in (html[html.index("What it cost</h3>") :], html[html.index("Environment</h2>") :]):
+        assert re.search(r"rice list(</th><td>|: )genai-prices [\d.]+ \(prices as of 20\d\d-\d\d-\d\d", section)
+        assert re.search(r"o dollars for in-house &lt;7b&gt;(</th><td>|: )1 call, 780 tokens: no price known", section)
+
+
+def test_without_model_calls_nothing_is_said_of_money(tmp_path):
+    html = as_postmortem(recording(tmp_path, requests=every(1000, 5, lambda at: request(at, 50))), Objectives.load())
+    assert "What it cost" not in html
+    assert "$" not in text_of(html[html.index("<main") : html.index("Objectives used</h2>")])

@@ -1,5 +1,7 @@
 """Sentences say what the numbers say."""
 
+from dataclasses import replace
+
 import pytest
 
 from perfnb.checklist import Checklist
@@ -72,3 +74,40 @@ def test_every_objective_is_listed_with_its_sources():
     assert len(listed) == len(Objectives.load())
     assert all(one.said and one.value for one in listed)
     assert any(one.disputed for one in listed)
+
+
+MONEY = {
+    "calls": 300, "unpriced_calls": 0, "cost_usd": 3.1176, "requests": 115, "usd_per_request": 0.02711, "seconds": 33.5,
+    "usd_per_day": 8029.8, "assumption": "as recorded",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, "The model calls cost $3.12, $0.0271 per request. At the rate of these 33.5 s that is $8,030 a day."),
+        ({"requests": 0}, "The model calls cost $3.12. At the rate"),
+        ({"assumption": ""}, "$0.0271 per request. No cause"),
+        ({"unpriced_calls": 1}, "a day. 1 call without a known price is in no sum of dollars."),
+        ({"unpriced_calls": 300, "cost_usd": 0}, "What the model calls cost is not known"),
+        ({"cost_usd": 0.0}, "The model calls cost $0,"),
+    ],
+)
+def test_the_summary_says_what_it_cost(changed, expected):
+    text = summary(OVERVIEW, Checklist((), (), ()), Objectives.load(), WINDOW, MONEY | changed)
+    assert expected in text
+
+
+def test_without_model_calls_the_summary_speaks_of_no_money():
+    assert "$" not in told()
+
+
+def test_shares_of_something_else_than_the_first_say_of_what():
+    dear = replace(finding("b", 0.3, title="Prompts are long."), symptom="cost")
+    text = told(finding("a", 0.4), dear)
+    assert "Also found: prompts are long (30 % of the spend)." in text
+
+
+def test_an_action_tells_what_its_cause_costs():
+    one = Finding("t", "high", 0.5, (), "r", symptom="cost", usd_per_request=0.00123, usd_per_day=1234.5)
+    assert actions([one])[0].worth == "$1,230 a day at this rate, $0.00123 per request"

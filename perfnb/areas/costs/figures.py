@@ -1,14 +1,18 @@
 """The figures of the area costs: each draws the frame of one measure."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from perfnb.areas.costs import bill, caching, composition, spend
+from perfnb.errors import NotMeasured
 from perfnb.widgets import theme, wording
-from perfnb.widgets.chart import Chart, drawn_from
+from perfnb.widgets.chart import Chart, Measure, drawn_from
 from perfnb.widgets.draw import canvas, colour_of, in_dollars, label, labels, moments, rows_height
+
+if TYPE_CHECKING:
+    from perfnb.recording import Recording
 
 MOST_ROWS = 12
 BINS = 24
@@ -24,10 +28,22 @@ PAID_FOR = (
     ("request_usd", "fee per call", CALLED),
 )
 NO_CALLS = "No model call was recorded."
-NOT_PRICED = "No call has a known price, so there are no dollars to draw: see Prices."
+HOW_TO_PRICE = "a price for the models that answer: [[price]] in perfnb.toml"
 
 
-@drawn_from(spend.spend_over_time, empty=NO_CALLS)
+def _in_known_dollars(measure: Measure) -> Measure:
+    """Return ``measure``, not measured where no call has a price: dollars that nobody knows are not 0."""
+
+    def known(recording: "Recording") -> pd.DataFrame:
+        frame = measure(recording)
+        if not frame.empty and frame["cost_usd"].sum() == 0 < frame["unpriced_calls"].sum():
+            raise NotMeasured("no call has a known price", hint=HOW_TO_PRICE)
+        return frame
+
+    return known
+
+
+@drawn_from(_in_known_dollars(spend.spend_over_time), empty=NO_CALLS)
 def spend_over_time(frame: pd.DataFrame) -> Chart:
     """Draw dollars in equal steps of time."""
     total, step = frame["cost_usd"].sum(), wording.duration(frame["seconds"].iloc[0] * 1000)
@@ -44,7 +60,7 @@ def spend_over_time(frame: pd.DataFrame) -> Chart:
     return Chart(figure, alt, frame)
 
 
-@drawn_from(spend.spend_by_model, empty=NO_CALLS)
+@drawn_from(_in_known_dollars(spend.spend_by_model), empty=NO_CALLS)
 def spend_by_model(frame: pd.DataFrame) -> Chart:
     """Draw what each model costs: input, input read from the cache, output."""
     total, first = frame["cost_usd"].sum(), frame.iloc[0]
@@ -70,13 +86,13 @@ def _of_model(row: Any) -> str:
     return f"{wording.dollars(row.cost_usd)}, {wording.percent(row.share)}"
 
 
-@drawn_from(spend.spend_by_route, empty=NO_CALLS)
+@drawn_from(_in_known_dollars(spend.spend_by_route), empty=NO_CALLS)
 def spend_by_route(frame: pd.DataFrame) -> Chart:
     """Draw what requests of each route cost."""
     return _spend_by(frame, "route", "Spend by route", "calls of no request")
 
 
-@drawn_from(spend.spend_by_stage, empty=NO_CALLS)
+@drawn_from(_in_known_dollars(spend.spend_by_stage), empty=NO_CALLS)
 def spend_by_stage(frame: pd.DataFrame) -> Chart:
     """Draw what each step of the app spends."""
     return _spend_by(frame, "stage", "Spend by step of the app", "no step told")
@@ -157,10 +173,11 @@ def prompt_cache(frame: pd.DataFrame) -> Chart:
                            hovertemplate="%{y}: %{x:,.0f} tokens " + name + "<extra></extra>")  # fmt: skip
     _told(figure, names, shown["input_tokens"], [f"{wording.percent(share)} read" for share in shown["read_share"]])
     told = f"saved {wording.dollars(saved)}" if saved >= 0 else f"cost {wording.dollars(-saved)} more than it saved"
-    return Chart(figure, f"Against plain input the cache {told}.{_drawn(shown, frame, 'models')}", frame)
+    said = f"Against plain input the cache {told}" if frame["saved_usd"].notna().any() else "What it saves is not known: no price"  # fmt: skip
+    return Chart(figure, f"{said}.{_drawn(shown, frame, 'models')}", frame)
 
 
-@drawn_from(spend.request_costs, empty="No request was recorded.")
+@drawn_from(_in_known_dollars(spend.request_costs), empty="No request was recorded.")
 def request_costs(frame: pd.DataFrame) -> Chart:
     """Draw how many requests cost how much, by route; the dearest hundredth stands in the last bar."""
     costs = frame["cost_usd"]
