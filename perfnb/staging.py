@@ -151,7 +151,8 @@ def _billed(stage: Staged) -> dict[str, Any]:
 
 def _name_target(recording: Recording, url: str, app: StagedApp, demo: Stack) -> None:
     """Put into the recording what a trial sends to the app, and where its settings are."""
-    planned = demo.planned(TRIED_S, habits=app.users)
+    habits = {**app.users, "ingest_share": 0}  # a trial adds no documents
+    planned = demo.planned(TRIED_S, habits=habits, day=1)
     told: dict[str, Any] = {"request": [{"url": url + each.path, "json": dict(each.body)} for each in planned]}
     if app.knob:
         told["knob"] = {"desk": {name: value.format(url=url) for name, value in app.knob.items()}}

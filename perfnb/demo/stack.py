@@ -146,9 +146,9 @@ class Stack:
             progress(_last_report(users.child.log))
         return _summary(users)
 
-    def planned(self, seconds: float, *, habits: Mapping[str, Any] | None = None) -> list[Request]:
-        """Return what the users would send within ``seconds``, for whoever sends it by other means."""
-        return list(requests(Habits(**self._habits(habits)), seconds, self._seed))
+    def planned(self, seconds: float, *, habits: Mapping[str, Any] | None = None, day: int = 0) -> list[Request]:
+        """Return what the users would send within ``seconds``, for whoever sends it by other means; each day differs."""
+        return list(requests(Habits(**self._habits(habits)), seconds, self._seed + day))
 
     def patience_s(self, habits: Mapping[str, Any] | None = None) -> float:
         """Return how long the users wait for an answer, for whoever sends their requests by other means."""
