@@ -31,7 +31,7 @@ NO_CALLS = "No model call was recorded."
 HOW_TO_PRICE = "a price for the models that answer: [[price]] in perfnb.toml"
 
 
-def _in_known_dollars(measure: Measure) -> Measure:
+def in_known_dollars(measure: Measure) -> Measure:
     """Return ``measure``, not measured where no call has a price: dollars that nobody knows are not 0."""
 
     def known(recording: "Recording") -> pd.DataFrame:
@@ -43,7 +43,7 @@ def _in_known_dollars(measure: Measure) -> Measure:
     return known
 
 
-@drawn_from(_in_known_dollars(spend.spend_over_time), empty=NO_CALLS)
+@drawn_from(in_known_dollars(spend.spend_over_time), empty=NO_CALLS)
 def spend_over_time(frame: pd.DataFrame) -> Chart:
     """Draw dollars in equal steps of time."""
     total, step = frame["cost_usd"].sum(), wording.duration(frame["seconds"].iloc[0] * 1000)
@@ -60,7 +60,7 @@ def spend_over_time(frame: pd.DataFrame) -> Chart:
     return Chart(figure, alt, frame)
 
 
-@drawn_from(_in_known_dollars(spend.spend_by_model), empty=NO_CALLS)
+@drawn_from(in_known_dollars(spend.spend_by_model), empty=NO_CALLS)
 def spend_by_model(frame: pd.DataFrame) -> Chart:
     """Draw what each model costs: input, input read from the cache, output."""
     total, first = frame["cost_usd"].sum(), frame.iloc[0]
@@ -86,13 +86,13 @@ def _of_model(row: Any) -> str:
     return f"{wording.dollars(row.cost_usd)}, {wording.percent(row.share)}"
 
 
-@drawn_from(_in_known_dollars(spend.spend_by_route), empty=NO_CALLS)
+@drawn_from(in_known_dollars(spend.spend_by_route), empty=NO_CALLS)
 def spend_by_route(frame: pd.DataFrame) -> Chart:
     """Draw what requests of each route cost."""
     return _spend_by(frame, "route", "Spend by route", "calls of no request")
 
 
-@drawn_from(_in_known_dollars(spend.spend_by_stage), empty=NO_CALLS)
+@drawn_from(in_known_dollars(spend.spend_by_stage), empty=NO_CALLS)
 def spend_by_stage(frame: pd.DataFrame) -> Chart:
     """Draw what each step of the app spends."""
     return _spend_by(frame, "stage", "Spend by step of the app", "no step told")
@@ -136,8 +136,7 @@ def _of_part(row: dict[Any, Any]) -> str:
 def prompt_parts(frame: pd.DataFrame) -> Chart:
     """Draw what the input tokens of answers are spent on: what there is to cut."""
     first, shown = frame.iloc[0], frame.iloc[::-1]
-    is_one = "takes" if first["part"] in ("history", "question") else "take"
-    title = f"What prompts are made of: {first['part']} {is_one} {wording.percent(first['share'])} of the input tokens"
+    title = f"What prompts are made of: {wording.percent(first['share'])} of the input tokens are {first['part']}"
     figure = _rows(title, "input tokens per call (mean)", len(shown), barmode="stack", showlegend=True)
     cached = shown["tokens_per_call"] * shown["cached_tokens"] / shown["tokens"]
     for tokens, name, colour in ((shown["tokens_per_call"] - cached, "paid in full", FRESH),
@@ -177,7 +176,7 @@ def prompt_cache(frame: pd.DataFrame) -> Chart:
     return Chart(figure, f"{said}.{_drawn(shown, frame, 'models')}", frame)
 
 
-@drawn_from(_in_known_dollars(spend.request_costs), empty="No request was recorded.")
+@drawn_from(in_known_dollars(spend.request_costs), empty="No request was recorded.")
 def request_costs(frame: pd.DataFrame) -> Chart:
     """Draw how many requests cost how much, by route; the dearest hundredth stands in the last bar."""
     costs = frame["cost_usd"]
@@ -205,18 +204,20 @@ def request_costs(frame: pd.DataFrame) -> Chart:
 def billed_and_recorded(frame: pd.DataFrame) -> Chart:
     """Draw what was billed beside what was recorded, by model; tokens where the export tells no dollars."""
     is_usd = bool(frame["billed_usd"].notna().any())
-    sums = frame.groupby("model", as_index=False).sum(numeric_only=True)
+    sums = frame.groupby("model", as_index=False).sum(numeric_only=True, min_count=1)
     for side in ("billed", "recorded"):
         sums[side] = sums[f"{side}_usd"] if is_usd else sums[f"{side}_input_tokens"] + sums[f"{side}_output_tokens"]
-    shown = sums.nlargest(MOST_ROWS, "billed").iloc[::-1]
+    shown = sums.sort_values(["billed", "recorded"], ascending=False).head(MOST_ROWS).iloc[::-1]
     say = wording.dollars if is_usd else (lambda count: f"{count:,.0f} tokens")
-    billed, recorded = float(sums["billed"].sum()), float(sums["recorded"].sum())
-    title = f"The bill and the recording: {say(billed)} billed, {say(recorded)} recorded"
+    billed, recorded = float(sums["billed"].sum()), float(sums.loc[sums["billed"].notna(), "recorded"].sum())
+    title = f"The bill and the recording: {say(billed)} billed, {say(recorded)} recorded of the same models"
     figure = _rows(title, "dollars (USD)" if is_usd else "tokens", 2 * len(shown), barmode="group", showlegend=True)
     names = labels(shown["model"])
+    absent = {"recorded": "not recorded, or without a price", "billed": "not on this bill"}
     for side, colour in (("recorded", FRESH), ("billed", ANSWERED)):
         figure.add_bar(y=names, x=shown[side], name=side, orientation="h", marker_color=colour,
-                       text=[say(value) for value in shown[side]], textposition="outside", cliponaxis=False)  # fmt: skip
+                       text=[say(value) if value == value else absent[side] for value in shown[side]],
+                       textposition="outside", cliponaxis=False)  # fmt: skip
     if is_usd:
         in_dollars(figure, "x")
     part = f"{wording.percent(recorded / billed)} of what was billed was recorded" if billed else "Nothing was billed"
@@ -244,7 +245,8 @@ def embedded_again(frame: pd.DataFrame) -> Chart:
 
 def _rows(title: str, axis: str, rows: int, **layout: Any) -> Any:
     """Return a canvas with one line per row; the names need no title of their own."""
-    return canvas(title, axis, "", height=rows_height(rows, around=140), legend_traceorder="normal", **layout)
+    given: dict[str, Any] = {"legend_traceorder": "normal", "bargap": 0.2 if rows > 1 else 0.6} | layout
+    return canvas(title, axis, "", height=rows_height(rows, around=140), **given)
 
 
 def _told(figure: Any, names: Sequence[str] | pd.Series, ends: pd.Series, texts: Sequence[str]) -> None:

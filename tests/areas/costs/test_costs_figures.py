@@ -185,3 +185,17 @@ def test_of_very_many_prompts_a_part_stands_for_all(rich: Recording) -> None:
 def test_prompts_nobody_saw_are_not_measured(tmp_path: Path) -> None:
     with pytest.raises(NotMeasured, match="no prompt tells its messages"):
         composition.prompt_parts(recording(tmp_path, calls=[call()]))
+
+
+def test_what_stands_on_one_side_only_is_no_zero(tmp_path: Path) -> None:
+    calls = [call(0, 100, request_model=f"gpt-5{name}", response_model=f"gpt-5{name}") for name in ("", "-mini", "-x")]
+    line = BILL | {"time": START - START % (86_400 * 10**9)}
+    bills = [line | {"line_digest": name, "model": name, "charged_usd": 2.0} for name in ("gpt-5", "o3")]
+    chart: Any = ALL["billed_and_recorded"].of(recording(tmp_path, calls=calls, bills=bills))
+    texts = {trace.name: dict(zip(trace.y, trace.text, strict=True)) for trace in chart.figure.data}
+    assert texts["billed"] == {
+        "gpt-5": "$2.00", "o3": "$2.00", "gpt-5-mini": "not on this bill", "gpt-5-x": "not on this bill"
+    }  # fmt: skip
+    assert texts["recorded"]["o3"] == texts["recorded"]["gpt-5-x"] == "not recorded, or without a price"
+    recorded = texts["recorded"]["gpt-5"]
+    assert chart.title == f"The bill and the recording: $4.00 billed, {recorded} recorded of the same models"
