@@ -144,13 +144,22 @@ ORDER BY m.start_time, m.call_id
 
 
 def _spending(recording: Recording) -> Spending:
-    calls = recording.query(_CALLS)
+    calls = _plain_numbers(recording.query(_CALLS))
     is_priced = bool(calls["cost_usd"].fillna(0).sum() > 0)
     calls = _with_prices(calls, prices_of(recording)) if is_priced else _with_weights(calls)
     calls["kind"] = _kinds(calls)
     unpriced = int((calls["cost_usd"].isna() & calls["error_type"].isna()).sum()) if is_priced else 0
     total = float(calls["cost"].sum())
     return Spending(calls, total, is_priced, request_count(recording), observed_seconds(recording), unpriced)
+
+
+def _plain_numbers(calls: pd.DataFrame) -> pd.DataFrame:
+    """Return ``calls`` with token counts as floats: a column with gaps may come as nullable integers, which mix badly."""
+    names = [name for name in calls if str(name).endswith("_tokens") or name in _COUNTS]
+    return calls.assign(**{name: pd.to_numeric(calls[name]).to_numpy(float, na_value=float("nan")) for name in names})
+
+
+_COUNTS = ("tools_offered", "history_messages", "inputs", "passages", "temperature")
 
 
 def _fresh(calls: pd.DataFrame) -> pd.Series:

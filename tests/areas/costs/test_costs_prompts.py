@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import Row, call
+from builders import Row, call, failed_call
 from cost_calls import asked, found, judged, of_model, priced, text
 
 from perfnb.areas.costs.prompts import tool_use
@@ -162,3 +162,9 @@ def test_without_usage_there_are_no_dollars(tmp_path: Path, cause: str) -> None:
     calls = [call(n * 2000, input_tokens=None, output_tokens=None, cache_read_tokens=None) for n in range(9)]
     with pytest.raises(NotMeasured):
         judged(tmp_path, cause, calls=calls)
+
+
+def test_counts_with_gaps_are_judged_too(tmp_path: Path) -> None:
+    """A failed call has no usage, and its gaps turn a column of whole numbers into another kind."""
+    calls = [*instructed(3001, cache_read_tokens=2900), failed_call(90_000, cache_read_tokens=None)]
+    assert isinstance(judged(tmp_path, "verbose-system-prompt", calls=calls), Finding)
