@@ -166,5 +166,10 @@ def test_without_usage_there_are_no_dollars(tmp_path: Path, cause: str) -> None:
 
 def test_counts_with_gaps_are_judged_too(tmp_path: Path) -> None:
     """A failed call has no usage, and its gaps turn a column of whole numbers into another kind."""
-    calls = [*instructed(3001, cache_read_tokens=2900), failed_call(90_000, cache_read_tokens=None)]
+    rules = text("rules", 3000)
+    calls = [
+        asked(n * 3000, ("system", f"{rules}\n\n{passages(n)}"), ("user", text(n, 30)), cache_read_tokens=2900)
+        for n in range(12)
+    ]
+    calls.append(failed_call(90_000, cache_read_tokens=None))
     assert isinstance(judged(tmp_path, "verbose-system-prompt", calls=calls), Finding)
