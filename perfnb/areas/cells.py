@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from perfnb.checklist import Checklist, checks
 from perfnb.errors import NotMeasured
 from perfnb.finding import Finding
+from perfnb.trying import TryAChange
 from perfnb.widgets import cards, wording
 from perfnb.widgets.chart import Drawn, Missing, Shown
 from perfnb.widgets.html import Piece
@@ -37,11 +38,12 @@ def not_measured(missing: NotMeasured) -> Missing:
 class Answers:
     """The cells that show what the checklist of ``area``, or of all areas, answers.
 
-    ``further`` names for a cause the area whose notebook goes on with it.
+    ``further`` names for a cause the area whose notebook goes on with it; ``judged_by`` is the metric a trial is about.
     """
 
     area: str | None = None
     further: Mapping[str, str] = field(default_factory=dict)
+    judged_by: str = "request_duration_ms"
 
     def of(self, incident: "Incident") -> Checklist:
         """Return the answers, telling in the notebook how far the checks have come."""
@@ -60,6 +62,10 @@ class Answers:
     def named(self, incident: "Incident") -> str:
         """Return the causes that are present, one a line, with severity, share and dollars: for a terminal or a test."""
         return "\n".join(map(_line, self.of(incident).findings)) or "no cause found"
+
+    def try_a_change(self, incident: "Incident") -> TryAChange:
+        """Return the panel that estimates changes, those that fit the findings first, and tries them on the live app."""
+        return TryAChange(incident, self.of(incident).findings, primary=self.judged_by)
 
     def next_steps(self, incident: "Incident") -> Piece:
         """Return which notebooks to open next, by what was found."""

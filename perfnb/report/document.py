@@ -1,6 +1,5 @@
 """The postmortem: one HTML file that tells what happened, why, how it is known, and what to do."""
 
-import json
 import os
 from importlib import import_module
 from pathlib import Path
@@ -24,8 +23,7 @@ from perfnb.report.sanitise import clean
 from perfnb.report.surroundings import prices, surroundings
 from perfnb.report.tables import without_content
 from perfnb.target import Target
-from perfnb.trials.result import TrialResult
-from perfnb.trials.shown import result_piece
+from perfnb.trials.shown import result_piece, trials_of
 from perfnb.widgets import cards, wording
 from perfnb.widgets.chart import Chart, Drawing, Drawn, Shown
 from perfnb.widgets.tiles import assumed, impact_tiles, money_tiles
@@ -182,8 +180,7 @@ def _entries(recording: Recording) -> list[cards.Entry]:
 
 
 def _trials(recording: Recording) -> list[Markup]:
-    bodies = recording.query("SELECT body FROM events WHERE kind = 'trial' ORDER BY time")["body"]
-    return [result_piece(TrialResult.from_dict(json.loads(body))).html for body in bodies]
+    return [result_piece(trial).html for trial in trials_of(recording)]
 
 
 def _facts(recording: Recording) -> tuple[str, ...]:

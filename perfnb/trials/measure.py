@@ -104,6 +104,11 @@ class Evidence:
         frame = prepare(self._recording).query(_REQUESTS)
         return int(frame["requests"].sum()), int(frame["failed"].sum())
 
+    def without_calls(self) -> int:
+        """Return how many of the trial's requests made no model call; 0 where no call is seen at all."""
+        calls = set(self._calls()["request_id"].dropna())
+        return sum(owner not in calls for owner in prepare(self._recording).query(_OF)["request_id"]) if calls else 0
+
     def _calls(self) -> pd.DataFrame:
         return self._priced(self._recording)
 

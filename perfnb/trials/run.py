@@ -264,6 +264,8 @@ class _Conduct:
             yield f"the {known} requests of an arm were each sent {asked / known:.1f} times; a cache answers more of them than users would see"
         if not self._workload.is_shared:
             yield "each arm had requests of its own, as the app answers a repeated one without the model: it takes more pairs to tell the arms apart"
+        if silent := self.evidence.without_calls():
+            yield f"{silent} requests made no model call: the app answered them by itself, or they failed before"
         if self._workload.number_in(self._plan.seconds) < LEAST_IN_A_BLOCK:
             yield f"a block holds {self._workload.number_in(self._plan.seconds)} requests: its 95th percentile is little more than its slowest"
         if not any("request_usd" in values for values in blocks.values()):

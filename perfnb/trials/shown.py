@@ -1,5 +1,6 @@
 """A trial as people look at it: what was measured beside what was predicted, and how the two arms are distributed."""
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -71,12 +72,18 @@ def _row(metric: MetricResult, primary: str) -> dict[str, Any]:
 
 
 def change(ratio: float) -> str:
-    """Return a ratio as a change: 0.8 is "−20 %"."""
-    return f"{ratio - 1:+.0%}".replace("-", "−").replace("%", " %")
+    """Return a ratio as a change: 0.8 is "−20 %", never broken between lines."""
+    return f"{ratio - 1:+.0%}".replace("-", "−").replace("%", "\u00a0%")
 
 
 def _kind(verdict: str) -> str:
     return verdict if verdict in ("better", "worse") else "other"
+
+
+def trials_of(recording: "Recording") -> list[TrialResult]:
+    """Return the trials on the timeline, oldest first."""
+    bodies = recording.query("SELECT body FROM events WHERE kind = 'trial' AND body IS NOT NULL ORDER BY time")["body"]
+    return [TrialResult.from_dict(json.loads(body)) for body in bodies]
 
 
 def durations(recording: "Recording", trial: str) -> "pd.DataFrame":

@@ -72,8 +72,13 @@ class Live:
         return self.knobs[name].current()
 
     def workload(self, rate_per_s: float) -> Workload:
-        """Return the requests a trial sends, in their order; each arm its own where the app keeps answers."""
-        return Workload(self.requests, rate_per_s=rate_per_s, is_shared=not self.keeps_answers)
+        """Return the requests a trial sends, from those on that no trial has sent yet; each arm its own where the app
+        keeps answers.
+        """
+        sent = int(self._recording.query("SELECT count(*) AS n FROM http_requests WHERE source = 'load'")["n"].iloc[0])
+        first = sent % len(self.requests)
+        requests = self.requests[first:] + self.requests[:first]
+        return Workload(requests, rate_per_s=rate_per_s, is_shared=not self.keeps_answers)
 
     @property
     def carries_traces(self) -> bool:

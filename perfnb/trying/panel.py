@@ -6,17 +6,19 @@ show the same facts; each trial, and what was kept or undone, is on the timeline
 
 import contextlib
 import threading
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from perfnb.errors import PerfnbError
 from perfnb.estimates import Parameter, Prediction
 from perfnb.estimates import predict as predicted
+from perfnb.finding import Finding
 from perfnb.knobs import change as set_knob
 from perfnb.knobs import reverted
 from perfnb.trials import Plan, TrialProgress, TrialResult, run_trial
 from perfnb.trials.measure import METRICS
-from perfnb.trials.shown import distribution, durations, result_piece
+from perfnb.trials.shown import distribution, durations, result_piece, setting, trials_of
 from perfnb.trying.choices import Choice, choices
 from perfnb.trying.live import Live, NotLive
 from perfnb.trying.shown import gains_piece, headline, prediction_piece
@@ -37,18 +39,18 @@ TRIALS_SO_FAR = "No trial yet. “Try it” sends requests to the live app, with
 
 
 class TryAChange:
-    """The panel for ``incident``; ``area`` names whose findings come first, ``primary`` the metric a trial is about."""
+    """The panel for ``incident``; remedies of ``findings`` come first, ``primary`` is the metric a trial is about."""
 
-    def __init__(self, incident: "Incident", area: str, *, primary: str = "request_duration_ms") -> None:
+    def __init__(
+        self, incident: "Incident", findings: Iterable[Finding], *, primary: str = "request_duration_ms"
+    ) -> None:
         self.incident = incident
         self.primary = primary
-        findings = incident.checklist(area).findings
         self.choices = choices(incident.recording, incident.target, findings)
         self.chosen = self.choices[0]
         self.given: dict[str, Any] = {}
-        self.result: TrialResult | None = None
+        self.result: TrialResult | None = next(reversed(trials_of(incident.recording)), None)
         self._stop = threading.Event()
-        self._trial: threading.Thread | None = None
 
     @cached_property
     def live(self) -> Live | NotLive:
@@ -112,7 +114,7 @@ class TryAChange:
         controls.show(
             display(self.estimate(), display_id=True),
             display(self.trial(), display_id=True),
-            display(Missing(""), display_id=True),
+            display(self.compared(), display_id=True),
         )
 
     def bundle(self, box: Any) -> dict[str, Any]:
@@ -181,11 +183,11 @@ class TryAChange:
     def compared(self) -> Any:
         """Return how the requests of both arms are distributed."""
         if self.result is None:
-            return Missing("")
+            return Missing("After a trial, how long its requests took in each arm is drawn here.")
         frame = durations(self.incident.recording, self.result.trial)
         if frame.empty:
             return Missing("No request of the trial was answered.")
-        return distribution(frame, f"How long requests took in the trial of “{self.chosen.title}”")
+        return distribution(frame, f"How long requests took in the trial of {setting(self.result.value)}")
 
     def _value(self) -> Any:
         assert isinstance(self.live, Live)

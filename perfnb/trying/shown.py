@@ -55,7 +55,7 @@ def _change(effect: Estimate) -> str:
     if effect.before <= 0:
         return "–"
     ends = [change(value / effect.before) for value in sorted((effect.low, effect.high))]
-    return "none" if set(ends) <= {"+0 %", "−0 %"} else ends[0] if ends[0] == ends[1] else " to ".join(ends)
+    return "none" if set(ends) <= {change(1.0), change(0.999)} else ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
 def gains_piece(rows: Iterable[Mapping[str, Any]]) -> Piece:

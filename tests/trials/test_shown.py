@@ -24,7 +24,7 @@ def test_a_setting_is_told_in_a_line(value: Any, said: str) -> None:
     assert setting(value) == said
 
 
-@pytest.mark.parametrize(("ratio", "said"), [(0.8, "−20 %"), (1.0, "+0 %"), (2.5, "+150 %")])
+@pytest.mark.parametrize(("ratio", "said"), [(0.8, "−20\u00a0%"), (1.0, "+0\u00a0%"), (2.5, "+150\u00a0%")])
 def test_a_ratio_is_told_as_a_change(ratio: float, said: str) -> None:
     assert change(ratio) == said
 
@@ -33,7 +33,7 @@ def test_measured_stands_beside_predicted() -> None:
     result = trial_result()
     predicted = replace(result.metrics[0], predicted_low=0.7, predicted_high=0.9)
     html = result_piece(replace(result, metrics=(predicted, *result.metrics[1:]))).html
-    assert "−30 % to −10 %" in html
+    assert "−30\u00a0% to −10\u00a0%" in html
     assert html.count("<tr") == 3
     assert '<tr class="primary"><th scope="row">time to last byte, median' in html
 

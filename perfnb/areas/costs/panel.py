@@ -31,9 +31,11 @@ FURTHER = {
 }  # fmt: skip
 
 DEAREST = 10
+LEVELS = {"passed": "passed", "near": "nearly reached", "projected": "will be passed at this rate"}
 
-_answers = Answers(AREA, FURTHER)
+_answers = Answers(AREA, FURTHER, judged_by="request_usd")
 checklist, findings, named, next_steps = _answers.checklist, _answers.findings, _answers.named, _answers.next_steps
+try_a_change = _answers.try_a_change
 
 spend_over_time = shows(figures.spend_over_time)
 spend_by_model = shows(figures.spend_by_model)
@@ -70,7 +72,7 @@ def _alerts_tile(incident: "Incident") -> Tile:
     if not _limits(budget):
         return Tile("budgets", "none set", note="see Budgets")
     alerts = budget_alerts(incident.recording, budget)
-    told = wording.listed([f"{_words(one.budget)} {one.level}" for one in alerts]) if alerts else "all kept"
+    told = wording.listed([f"{_words(one.budget)} {LEVELS[one.level]}" for one in alerts]) if alerts else "all kept"
     return Tile("budget alerts", str(len(alerts)), told, missed=bool(alerts))
 
 
@@ -83,6 +85,11 @@ def spend_by_user(incident: "Incident") -> Chooser | Missing:
             "Not measured. No span and no call tells for whom it was made: set user.id or session.id on a span, "
             "and record with perfnb record --otlp."
         )
+
+    try:
+        figures.in_known_dollars(spend.spend_by_attribute)(recording)
+    except NotMeasured as missing:
+        return not_measured(missing)
 
     def draw(name: str) -> Chart:
         return figures.spend_by_attribute(spend.spend_by_attribute(recording, name), name=name)
@@ -118,8 +125,7 @@ def budgets(incident: "Incident") -> Piece:
 def _budget_tile(name: str, limit: float, alert: Alert | None) -> Tile:
     if alert is None:
         return Tile(f"budget {_words(name)}", wording.dollars(limit), "kept")
-    level = {"passed": "passed", "near": "nearly reached", "projected": "will be passed at this rate"}[alert.level]
-    return Tile(f"budget {_words(name)}", wording.dollars(limit), level, missed=True, note=alert.message)
+    return Tile(f"budget {_words(name)}", wording.dollars(limit), LEVELS[alert.level], missed=True, note=alert.message)
 
 
 def _limits(budget: Budget) -> dict[str, float]:
