@@ -14,7 +14,7 @@ from perfnb.demo.provider.pricing import price_list
 from perfnb.demo.stack import Stack
 from perfnb.errors import WrongUse
 from perfnb.recorder import Recorder
-from perfnb.recording import Recording
+from perfnb.recording import Content, Recording
 from perfnb.recording.manifest import write_manifest
 from perfnb.sources.base import Source
 from perfnb.target import Request, Target
@@ -87,6 +87,7 @@ def staged(
     *,
     evidence: Evidence = "traces",
     app: StagedApp = DEMO_APP,
+    content: Content = "digest",
     time_scale: float = 1,
     seed: int = 0,
     logs: Path | None = None,
@@ -101,7 +102,7 @@ def staged(
             demo.start_postgres()
         billed = demo.bill()["models"]
         target = Target(upstream=upstream, otlp=evidence == "traces")
-        recorder = stack.enter_context(Recorder(target, path, simulated=True, tell=tell))
+        recorder = stack.enter_context(Recorder(target, path, content=content, simulated=True, tell=tell))
         _bring_prices(recorder.recording)
         tell("starting the app")
         url = app.start(demo, recorder.environment())

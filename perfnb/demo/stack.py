@@ -88,8 +88,12 @@ class Stack:
             filling = beside.submit(corpus.embedded, f"{self._provider_root}/v1")
             self._dsn = self._stack.enter_context(Postgres(self.out / "postgres.log")).dsn
             corpus.fill(self._dsn, filling.result())
-        _add_conversations(self._dsn)
+        self.add_conversations(1, SESSIONS)
         return self._dsn
+
+    def add_conversations(self, first: int, last: int) -> None:
+        """Give the customers of these numbers a past of sixty messages each."""
+        _add_conversations(self._dsn, range(first, last + 1))
 
     def start_app(
         self,
@@ -212,9 +216,9 @@ def _address(keeper: Keeper) -> str:
     raise NotReachable(f"the demo's {keeper.child.name} {ended}:\n{keeper.last_lines()}", hint=hint)
 
 
-def _add_conversations(dsn: str) -> None:
+def _add_conversations(dsn: str, numbers: Iterable[int]) -> None:
     with psycopg.connect(dsn) as connection:
-        for number in range(1, SESSIONS + 1):
+        for number in numbers:
             session = f"customer-{number}"
             connection.execute("INSERT INTO sessions (id) VALUES (%s)", (session,))
             rows = [(session, role, content) for role, content in conversation(number, PAST_MESSAGES)]
