@@ -20,7 +20,10 @@ STRANGER = f'in-house "7b" {SCRIPT}'
 CELLS = [
     name
     for name, function in vars(panel).items()
-    if not name.startswith("_") and callable(function) and getattr(function, "__annotations__", {}).get("incident")
+    if not name.startswith("_")
+    and callable(function)
+    and getattr(function, "__annotations__", {}).get("incident")
+    and name != "try_a_change"  # a live panel, tested where it is made
 ]
 
 
@@ -122,7 +125,9 @@ def test_what_to_write_for_a_budget_is_valid_and_its_alerts_are_shown(rich: Reco
     text = str(panel.budgets(incident(rich)))
     assert "budget per request: $0.001 (passed, a request costs $0.002 on average" in text
     assert "budget per day: $1.00 (will be passed at this rate" in text
-    assert "budget alerts: 2 (per day projected and per request passed)" in str(panel.overview(incident(rich)))
+    assert "budget alerts: 2 (per day will be passed at this rate and per request passed)" in str(
+        panel.overview(incident(rich))
+    )
 
 
 def test_the_price_list_is_named_with_its_date(rich: Recording) -> None:
