@@ -6,7 +6,8 @@ Source: B26; pgvector manual (cosine distance)
 Unlike the guides: a similarity above 0.9 alone mixes up "in 2023" and "in 2024", "is" and "is not", and tenants. Here
     numbers and negations must agree exactly, and an answer is found only by the tenant and model it was given for.
 Costs: an embedding call for every question, and now and then a wrong answer: look at the pairs of your own questions
-    that lie below the distance before you trust it, and again for another embedding model.
+    that lie below the distance before you trust it, and again for another embedding model. Old rows are yours to
+    delete; from some ten thousand on, give the vectors a fixed dimension and an HNSW index.
 """
 
 import re
