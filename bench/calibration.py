@@ -131,6 +131,12 @@ class Tried:
     trouble: str = ""
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> "Tried":
+        """Return what ``asdict`` gave."""
+        compared = tuple(Compared(**each) for each in told["compared"])
+        return cls(**{**told, "case": Case(**told["case"]), "compared": compared})
+
     @property
     def main(self) -> Compared | None:
         """Return the comparison the change is judged by; None where there is none."""
@@ -141,8 +147,13 @@ def main() -> int:
     options = _options()
     started = time.monotonic()
     cases = [case for case in CASES if not options.only or case.change in options.only]
+    known = _read(options.results)
     with tempfile.TemporaryDirectory(prefix="perfnb-calibration-") as folder:
-        found = [_tried((options.keep or Path(folder)) / case.change, case, options) for case in cases]
+        for case in cases:
+            known[case.change] = _tried((options.keep or Path(folder)) / case.change, case, options)
+            if options.results:
+                options.results.write_text(json.dumps({name: asdict(tried) for name, tried in known.items()}, indent=2))
+    found = [known[case.change] for case in CASES if case.change in known]
     if options.format == "json":
         print(json.dumps(_as_json(found, time.monotonic() - started), indent=2))
     else:
@@ -151,6 +162,13 @@ def main() -> int:
         _write_readme(as_table(found))
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
     return 0 if share(found, "is_within") >= CLAIM else 1
+
+
+def _read(path: Path | None) -> dict[str, Tried]:
+    """Return what came of changes in earlier runs, by name."""
+    if path is None or not path.exists():
+        return {}
+    return {name: Tried.from_dict(told) for name, told in json.loads(path.read_text()).items()}
 
 
 def _options() -> argparse.Namespace:
@@ -162,6 +180,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=2.5, help="requests a second to each arm")
     parser.add_argument("--format", default="table", choices=("table", "json"))
     parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument(
+        "--results", type=Path, help="tell of what is in this file, too, and add to it: a few at a time"
+    )
     parser.add_argument("--keep", type=Path, help="keep the recordings in this folder")
     return parser.parse_args()
 

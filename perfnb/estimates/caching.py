@@ -24,11 +24,17 @@ from perfnb.recording import Recording
 
 FAST_HIT_MS, SLOW_HIT_MS = 1.0, 10.0
 """What an answer from memory, and one from a shared cache over the network, takes: assumptions, named with each use."""
+FAST_PIECE_MS, SLOW_PIECE_MS = 0.0, 0.5
+"""What an app's client takes for each piece of a stream that comes all at once, and no longer while it is written.
+
+Source: bench/calibration.py, where the client of openai's package takes 0.3 to 0.5 ms a piece on a busy machine.
+"""
 
 WARMTH = (
     f"low: what comes again in the recording was known before it began, and a hit takes {FAST_HIT_MS:.0f} ms",
     f"high: the cache is empty when the recording begins, and a hit takes {SLOW_HIT_MS:.0f} ms",
 )
+READING = f"the app takes {FAST_PIECE_MS:.0f} (low) to {SLOW_PIECE_MS:g} ms (high) a token to read a stream that comes at once"
 TTL = Parameter("ttl_s", "Kept for", 300, "s", 1, 2_592_000, 1)
 ENTRIES = Parameter("entries", "Entries at most", 1000, "answers", 1, 10_000_000, 1)
 
@@ -50,9 +56,13 @@ def response_cache(recording: Recording, *, ttl_s: float, entries: int) -> Predi
     seen = traffic(recording)
     calls, keys = asked(seen)
     cold, warm = warm_and_cold(calls, keys, ttl_s=ttl_s, entries=entries)
-    outcomes = (without_calls(calls, warm, FAST_HIT_MS), without_calls(calls, cold, SLOW_HIT_MS))
+    outcomes = (
+        without_calls(calls, warm, FAST_HIT_MS, FAST_PIECE_MS),
+        without_calls(calls, cold, SLOW_HIT_MS, SLOW_PIECE_MS),
+    )
     assumptions = (
         *WARMTH,
+        READING,
         "all calls come from one caller, and arrive when they were recorded",
         ON_PATH,
         *priced_note(seen),
@@ -112,14 +122,18 @@ def is_kept(calls: pd.DataFrame) -> list[bool]:
     return kept
 
 
-def without_calls(calls: pd.DataFrame, is_hit: np.ndarray, hit_ms: float) -> Outcome:
-    """Return the outcome in which the calls marked were answered by a cache within ``hit_ms``."""
+def without_calls(calls: pd.DataFrame, is_hit: np.ndarray, hit_ms: float, piece_ms: float) -> Outcome:
+    """Return the outcome in which the calls marked were answered by a cache within ``hit_ms``.
+
+    A stream then comes all at once, and the app takes ``piece_ms`` for each of its tokens.
+    """
     hits = calls[is_hit]
     first = hits["time_to_first_token_ms"].fillna(0.0)
     made = pd.DataFrame({"usd": 0.0, "input_tokens": 0.0, "output_tokens": 0.0}, hits.index)
     made["usd"] = made["usd"].where(hits["cost_usd"].notna())
     made["wait_ms"] = (first - hit_ms).where(first > 0, 0.0)
-    made["rest_ms"] = hits["duration_ms"] - first - np.where(first > 0, 0.0, hit_ms)
+    read = piece_ms * hits["output_tokens"].fillna(0.0)
+    made["rest_ms"] = hits["duration_ms"] - first - np.where(first > 0, read, hit_ms)
     return Outcome(made)
 
 

@@ -104,8 +104,7 @@ def context_trim(recording: Recording, *, passages: int, max_tokens: int | None)
     gone = np.minimum(pd.Series([cut[0] for cut in cuts], calls.index, dtype=float), calls["input_tokens"])
     start = pd.Series([cut[1] for cut in cuts], calls.index) + calls["tool_schema_tokens"].fillna(0)
     count = calls["passages"].fillna(0)
-    is_exact = recording.content == "full"
-    first = "the first passages stay" if is_exact else "the first passages stay; those of one message are of one length"
+    first = "the first passages stay" + ("" if _are_sized(kept) else "; those of one message are of one length")
     outcomes, assumptions = shorter_prompts(seen, calls, gone, start)
     return _predicted(
         seen,
@@ -131,11 +130,19 @@ def _passages_cut(messages: Sequence[Entry], count: int, max_tokens: int | None)
     return gone, before
 
 
+def _are_sized(messages: Mapping[str, Sequence[Entry]]) -> bool:
+    """Tell whether the recording holds the size of each passage."""
+    with_some = [each for entries in messages.values() for each in entries if each.get("passages")]
+    return all(each.get("tokens_of_passages") or each.get("text") for each in with_some)
+
+
 def _passage_tokens(entry: Entry) -> list[float]:
-    """Return the tokens of each passage in a message: exact in proportion where its text was kept, else the mean."""
+    """Return the tokens of each passage in a message, in proportion to their sizes where those were kept, else the mean."""
     count, tokens = int(entry.get("passages") or 0), float(entry.get("passage_tokens") or 0)
-    lengths = [len(passage) for passage in passages_in(entry["text"])] if count and entry.get("text") else []
-    if len(lengths) != count or not count:
+    lengths = list(entry.get("tokens_of_passages") or ())
+    if not lengths and count and entry.get("text"):
+        lengths = [len(passage) for passage in passages_in(entry["text"])]
+    if len(lengths) != count or not sum(lengths):
         lengths = [1] * count
     return [tokens * length / sum(lengths) for length in lengths]
 

@@ -12,7 +12,10 @@ from perfnb.errors import NotMeasured
 from perfnb.estimates.caching import (
     ENTRIES,
     FAST_HIT_MS,
+    FAST_PIECE_MS,
+    READING,
     SLOW_HIT_MS,
+    SLOW_PIECE_MS,
     TTL,
     asked,
     hit_rate,
@@ -82,8 +85,11 @@ def semantic_cache(
     exact, warm = warm_and_cold(calls, exact_keys, ttl_s=ttl_s, entries=entries)
     least, most = (exact, is_cold | warm) if similarity is None else (is_cold, is_cold | warm)
     fast, slow = _embedding_ms(seen, embedding_model)
-    outcomes = (_outcome(calls, most, exact, fast, FAST_HIT_MS), _outcome(calls, least, exact, slow, SLOW_HIT_MS))
-    assumptions = (*_assumptions(similarity, threshold, fast, slow), ON_PATH, *priced_note(seen))
+    outcomes = (
+        _outcome(calls, most, exact, fast, (FAST_HIT_MS, FAST_PIECE_MS)),
+        _outcome(calls, least, exact, slow, (SLOW_HIT_MS, SLOW_PIECE_MS)),
+    )
+    assumptions = (*_assumptions(similarity, threshold, fast, slow), READING, ON_PATH, *priced_note(seen))
     not_modelled = (
         "whether the answer given fits the question: judge the pairs, most doubtful first",
         "the dollars of embedding each question",
@@ -201,10 +207,10 @@ def _embedding_ms(seen: Traffic, model: str | None) -> tuple[float, float]:
 
 
 def _outcome(
-    calls: pd.DataFrame, is_hit: np.ndarray, is_exact: np.ndarray, embedding_ms: float, hit_ms: float
+    calls: pd.DataFrame, is_hit: np.ndarray, is_exact: np.ndarray, embedding_ms: float, hit: tuple[float, float]
 ) -> Outcome:
     """Return what calls would have been: every question that is not word for word a known one is embedded first."""
-    hits = without_calls(calls, is_hit, hit_ms).calls
+    hits = without_calls(calls, is_hit, *hit).calls
     misses = pd.DataFrame({"wait_ms": 0.0}, calls.index[~is_hit])
     made = pd.concat([hits, misses])
     embedded = pd.Series(np.where(is_exact, 0.0, embedding_ms), calls.index)

@@ -50,6 +50,7 @@ class TextDigest:
     passages: int
     passage_tokens: int
     repeated_tokens: int = 0
+    tokens_of_passages: tuple[int, ...] = ()
 
 
 class Digester:
@@ -106,10 +107,10 @@ class Digester:
         known = self._known.get(key)
         if known is None:
             found = passages(text) if find_passages else []
-            tokens = sum(_tokens(passage) for passage in found)
+            sizes = tuple(_tokens(passage) for passage in found)
             sketch, repeated = self._sketcher.sketch_and_repeats(text)
             again = round(repeated * _tokens(text)) if repeated >= LEAST_REPEATED else 0
-            known = TextDigest(digest, _tokens(text), sketch, len(found), tokens, again)
+            known = TextDigest(digest, _tokens(text), sketch, len(found), sum(sizes), again, sizes)
             self._known[key] = known
             if len(self._known) > REMEMBERED_TEXTS:
                 self._known.popitem(last=False)
@@ -137,6 +138,7 @@ class Digester:
             entry["repeated_tokens"] = kept.repeated_tokens
         if kept.passages:
             entry["passage_tokens"] = kept.passage_tokens
+            entry["tokens_of_passages"] = list(kept.tokens_of_passages)
         if message.other_parts:
             entry["other_parts"] = message.other_parts
         if message.tool_calls:

@@ -162,7 +162,7 @@ LLM_CALLS = Table(
         _count("passage_tokens", "tokens of those passages"),
         _json(
             "messages",
-            "per message: role, digest, tokens, sketch, passages, repeated_tokens (said before in it), of the first one its opening and longer openings, of the last question its edges; with --content full also the text",
+            "per message: role, digest, tokens, sketch, passages, tokens_of_passages (each one's, unscaled), repeated_tokens (said before in it), of the first one its opening and longer openings, of the last question its edges; with --content full also the text",
         ),
         _text("response_text", "the answer; null unless --content full"),
         _text("conversation_id", "conversation or session id as sent, hashed"),

@@ -25,6 +25,13 @@ def test_exact_cache_by_hand(tmp_path: Path) -> None:
     assert found.frame["hits"].tolist() == [2, 1]
 
 
+def test_a_stream_that_comes_at_once_still_has_to_be_read(tmp_path: Path) -> None:
+    """All but the first of ten are hits of an empty cache: 10 ms and half a ms a token are left, and 100 ms around."""
+    calls = [answer(number, request_digest="same") for number in range(10)]
+    wait = effect(predict(priced(tmp_path, calls), "response_cache"), "request_duration_ms")
+    assert wait.high == pytest.approx(100 + 10 + 0.5 * calls[0]["output_tokens"])
+
+
 def test_prompts_that_differ_have_no_hits_and_cost_what_they_cost(tmp_path: Path) -> None:
     before, low, high = bounds(tmp_path, "response_cache", [answer(number) for number in range(5)], "request_usd")
     assert before == low == high == pytest.approx(0.014)

@@ -68,6 +68,14 @@ def test_passages_by_hand(tmp_path: Path, setting: dict[str, int], left: int) ->
     assert bounds(tmp_path, "context_trim", with_passages(), "input_tokens", **setting) == (1000, left, left)
 
 
+def test_without_texts_passages_have_the_sizes_that_were_noted(tmp_path: Path) -> None:
+    calls = with_passages(tokens_of_passages=[160, 120, *([40] * 8)])  # of 600; 500 by the provider's count
+    assert bounds(tmp_path, "context_trim", calls, "input_tokens", passages=2) == (
+        1000,
+        *[pytest.approx(1000 - 500 * 320 / 600)] * 2,
+    )
+
+
 def test_with_texts_passages_have_their_own_lengths(tmp_path: Path) -> None:
     blocks = [f"[{n}] ".ljust(length, "x") for n, length in ((1, 100), (2, 300), (3, 600))]
     kept = message("user", "q", 1000, passages=3, passage_tokens=500, text="\n".join(blocks))

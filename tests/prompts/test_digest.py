@@ -172,6 +172,13 @@ def test_digest_mode_keeps_no_text() -> None:
     assert not any(part in json.dumps(kept) for part in ("Rosalind", "patient", "question", "connection"))
 
 
+def test_each_passage_has_its_size() -> None:
+    sizes = [len(passage) for passage in PASSAGES.split("\n\n")]
+    question = digester().request(CHAT, "/chat/completions")["messages"][3]
+    assert question["tokens_of_passages"] == pytest.approx([size / 4 for size in sizes], abs=2)
+    assert sum(question["tokens_of_passages"]) == question["passage_tokens"]
+
+
 def test_full_mode_keeps_it() -> None:
     columns = digester("full").request(CHAT, "/chat/completions")
     assert SECRET in columns["messages"][3]["text"]

@@ -134,6 +134,15 @@ def test_failures_and_broken_streams_are_not_kept(tmp_path: Path) -> None:
         assert made.calls(5).answered_by.isna().all()
 
 
+def test_as_many_answers_are_kept_as_it_may_hold(tmp_path: Path) -> None:
+    with scene(tmp_path) as made:
+        made.base(response_cache={"entries": 2})
+        client = made.client()
+        for number in (1, 2, 3, 2, 1):  # the third pushes out the first, and the first the third
+            ask(client, [{"role": "user", "content": f"question {number}"}])
+        assert made.billed() == 4
+
+
 def test_an_answer_grows_old(tmp_path: Path) -> None:
     with scene(tmp_path) as made:
         made.base(response_cache={"ttl_s": 0.5})

@@ -80,11 +80,13 @@ class AnswerCache:
         self._settings = settings
         self._secret = secret
         self._embed = embed
-        self._store: Store = store(2 * settings.entries, settings.ttl_s, settings.redis)  # answers and indexes
+        self._store: Store = store(settings.entries, settings.ttl_s, settings.redis)
+        self._indexes: Store = store(settings.entries, settings.ttl_s, settings.redis)  # of questions, by scope
 
     async def close(self) -> None:
         """Let go of connections."""
         await self._store.close()
+        await self._indexes.close()
 
     async def find(self, call: Call) -> tuple[Question | None, Kept | None]:
         """Return what the call asks (None where it is refused) and the answer known for it."""
@@ -104,8 +106,8 @@ class AnswerCache:
         headers = {name: exchange.response_headers[name] for name in names if name in exchange.response_headers}
         await self._store.put(asked.key, Kept(headers, tuple(exchange.answer)).encoded())
         if asked.vector:
-            index = await self._store.get(asked.scope) or b""
-            await self._store.put(asked.scope, nearness.added(index, asked.key, asked.vector, self._settings.entries))
+            index = await self._indexes.get(asked.scope) or b""
+            await self._indexes.put(asked.scope, nearness.added(index, asked.key, asked.vector, self._settings.entries))
 
     async def _find_near(self, call: Call, asked: Question) -> bytes | None:
         assert call.body is not None
@@ -116,7 +118,7 @@ class AnswerCache:
         users = {name: str(call.body.values[name]) for name in _USERS if name in call.body.values}
         asked.scope = "near:" + self._key(call, rest | {"perfnb": [self._settings.embedding_model, users]})
         asked.vector = await self._embed(call, self._settings.embedding_model, text)
-        index = await self._store.get(asked.scope)
+        index = await self._indexes.get(asked.scope)
         near = nearness.nearest(index, asked.vector) if index else None
         if near is None or near[1] < self._settings.threshold:
             return None
