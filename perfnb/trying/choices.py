@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perfnb.errors import NotReachable
 from perfnb.estimates import Change, Parameter, changes, changes_for
 from perfnb.finding import Finding
 from perfnb.knobs import Knob
@@ -74,11 +75,18 @@ def _can_be_shown(parameter: Parameter) -> bool:
 
 
 def _settings(knobs: Mapping[str, Knob]) -> Iterable[Choice]:
-    """Yield each setting of the app that is a number, a flag or a text, with what it holds now."""
+    """Yield each setting of the app that is a number, a flag or a text, with what it holds now.
+
+    An app that has gone since it was recorded has none to offer.
+    """
     for name, knob in knobs.items():
         if knob.kind != "http":
             continue
-        for setting, value in knob.current().items():
+        try:
+            held = knob.current()
+        except NotReachable:
+            continue
+        for setting, value in held.items():
             if (parameter := _parameter(setting, value)) is not None:
                 yield Choice(f"{knob.title}: {parameter.title}", (parameter,), knob=name, setting=setting)
 

@@ -1,4 +1,5 @@
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,3 +78,12 @@ def test_settings_of_the_app_are_offered_with_what_they_hold(tmp_path: Path, set
     assert [offered[name].parameters[0].default for name in ("top_k", "stream", "model")] == [5, False, "sim-small"]
     assert offered["stream"].parameters[0].choices == (True, False)
     assert offered["top_k"].value({"top_k": 2}, SETTINGS) == {"top_k": 2}
+
+
+def test_an_app_that_is_gone_offers_no_settings(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and never listening: connections are refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/settings"
+        offered = choices(recording(tmp_path), Target(knobs=(KnobSettings("desk", url=url),)), [])
+    assert [each.change for each in offered if each.change] == list(changes())
+    assert not [each for each in offered if each.setting]
