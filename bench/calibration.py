@@ -82,6 +82,7 @@ CASES = (
     Case("history_trim", "request_usd", ("long-history",), {"messages": 10}),
     Case("system_prompt", "request_usd", ("verbose-system-prompt",), {"replace": INSTRUCTIONS}),
     Case("tool_subset", "request_usd", ("heavy-tool-schemas",)),
+    Case("parallel_calls", "request_duration_ms", ("sequential-calls",), app={"plan": "sections at once"}),
     Case("streaming", "time_to_first_token_ms", ("no-streaming",), app={"stream": True}),
     Case("prefix_cache", "request_usd", ("unstable-prompt-prefix",), app={"clock": False}),
 )

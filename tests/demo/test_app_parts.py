@@ -1,11 +1,12 @@
 """The app's parts that need no server."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
-from perfnb.demo.app.answering import fitted, shared_words, standalone
+from perfnb.demo.app.answering import SECTIONS, Desk, Prepared, fitted, shared_words, standalone
 from perfnb.demo.app.cache import SIZE, TTL_S, Answer, AnswerCache, EmbeddingCache, key_of
 from perfnb.demo.app.handbook import handbook
 from perfnb.demo.app.measurements import RECENT, Measurements
@@ -152,3 +153,24 @@ def test_the_vocabulary_is_loaded_once() -> None:
     one, other = asyncio.run(both())
     assert one is other
     assert len(one) > 100
+
+
+class MeetingModels:
+    """Models that answer a call only once so many are under way."""
+
+    def __init__(self, together: int) -> None:
+        self._all_here = asyncio.Barrier(together)
+
+    async def speak(self, messages: Sequence[dict[str, Any]]) -> AsyncIterator[str]:
+        await asyncio.wait_for(self._all_here.wait(), 10)
+        yield messages[-1]["content"].split(".")[0]
+
+
+def test_sections_at_once_are_asked_together_and_told_in_order() -> None:
+    async def answered() -> str:
+        settings = changed(Settings(), {"plan": "sections at once"})
+        desk: Any = Desk(settings, None, MeetingModels(len(SECTIONS)), None, None)  # type: ignore[arg-type]
+        return "".join([piece async for piece in desk.generate(Prepared("why?", ({"role": "user"},), ()))])
+
+    said = asyncio.run(answered()).split("\n\n")
+    assert said == [*(section.rstrip(".") for section in SECTIONS), ""]

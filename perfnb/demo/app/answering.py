@@ -173,7 +173,12 @@ class Desk:
     async def generate(self, prepared: Prepared) -> AsyncIterator[str]:
         """Yield the answer as it comes."""
         span = tracer.start_span("generate")
-        plans = {"direct": self._direct, "sections": self._sections, "checked": self._checked}
+        plans = {
+            "direct": self._direct,
+            "sections": self._sections,
+            "sections at once": self._sections_at_once,
+            "checked": self._checked,
+        }
         pieces = plans[self.settings.plan](prepared)
         try:
             while True:
@@ -192,10 +197,13 @@ class Desk:
 
     async def _sections(self, prepared: Prepared) -> AsyncGenerator[str, None]:
         for section in SECTIONS:
-            asked = {"role": "user", "content": f"{section}\n\nQuestion: {prepared.question}"}
-            async for piece in self.models.speak([*prepared.messages[:-1], asked]):
+            async for piece in self.models.speak(_of_section(prepared, section)):
                 yield piece
             yield "\n\n"
+
+    async def _sections_at_once(self, prepared: Prepared) -> AsyncGenerator[str, None]:
+        for text in await asyncio.gather(*(self._draft(_of_section(prepared, section)) for section in SECTIONS)):
+            yield f"{text}\n\n"
 
     async def _checked(self, prepared: Prepared) -> AsyncGenerator[str, None]:
         draft = await self._draft(prepared.messages)
@@ -215,6 +223,12 @@ class Desk:
         system, *_, asked = prepared.messages
         check = f"Think step by step whether the draft answers it. Reply OK or REVISE with a reason.\n\nDraft: {draft}"
         return await self._draft([system, {**asked, "content": f"{check}\n\nQuestion: {asked['content']}"}])
+
+
+def _of_section(prepared: Prepared, section: str) -> list[Message]:
+    """Return the prompt for one section of an answer."""
+    asked = {"role": "user", "content": f"{section}\n\nQuestion: {prepared.question}"}
+    return [*prepared.messages[:-1], asked]
 
 
 def standalone(question: str, history: Sequence[Message]) -> str:

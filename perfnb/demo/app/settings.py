@@ -34,7 +34,7 @@ class Settings:
         clock: Whether the instructions begin with the time.
         toolbox: Tools the agent offers the model: its own, or all the company has.
         summaries: Summarise documents in the background, one after another.
-        plan: One call; four sections one after another; or a draft that is checked and revised.
+        plan: One call; four sections one after another, or all at once; or a draft that is checked and revised.
         enable_caching: Keep answers to questions without history.
         cache_embeddings: Keep embeddings, by model and text.
         cache_key: What an answer is kept under: the prompt, or the whole request.
@@ -69,7 +69,7 @@ class Settings:
     clock: bool = False
     toolbox: Literal["own", "company"] = "own"
     summaries: bool = False
-    plan: Literal["direct", "sections", "checked"] = "direct"
+    plan: Literal["direct", "sections", "sections at once", "checked"] = "direct"
     enable_caching: bool = True
     cache_embeddings: bool = True
     cache_key: Literal["prompt", "request"] = "prompt"
