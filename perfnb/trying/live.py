@@ -11,12 +11,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from perfnb.attribution import prepare
+from perfnb.errors import NotReachable
 from perfnb.knobs import Knob
 from perfnb.knobs.base import all_knobs
 from perfnb.knobs.llm import ArmLabel, LlmPolicy
 from perfnb.load import Workload
 from perfnb.recording import Recording
 from perfnb.target import Request
+from perfnb.trying.choices import LLM
 
 if TYPE_CHECKING:
     from perfnb.incident import Incident
@@ -61,15 +63,25 @@ class Live:
         return ArmLabel(self._recording) if has_proxy else None
 
     def knob(self, name: str) -> Knob:
-        """Return a knob; the proxy's runs both arms at once where requests can be told apart by their traces."""
-        knob = self.knobs[name]
+        """Return a knob; the proxy's runs both arms at once where requests can be told apart by their traces.
+
+        Raises NotReachable where the knob is not there, as the proxy's is not once the recording has ended.
+        """
+        knob = self._there(name)
         if isinstance(knob, LlmPolicy):
             knob.splits_by_trace = self.carries_traces
         return knob
 
     def now(self, name: str) -> Any:
-        """Return what a knob holds."""
-        return self.knobs[name].current()
+        """Return what a knob holds; raises NotReachable where it is not there or does not answer."""
+        return self._there(name).current()
+
+    def _there(self, name: str) -> Knob:
+        if name in self.knobs:
+            return self.knobs[name]
+        if name == LLM:
+            raise NotReachable("no proxy records into this recording now", hint="try it while perfnb record runs")
+        raise NotReachable(f"there is no knob {name!r}", hint="name it in perfnb.toml")
 
     def workload(self, rate_per_s: float) -> Workload:
         """Return the requests a trial sends, from those on that no trial has sent yet; each arm its own where the app

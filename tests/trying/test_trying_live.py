@@ -9,11 +9,15 @@ import pytest
 from builders import call, every, recording, request
 
 from perfnb import incident
+from perfnb.incident import Incident
 from perfnb.load import Limits
+from perfnb.objectives import Objectives
 from perfnb.staging import staged
+from perfnb.target import KnobSettings, Request, Target
 from perfnb.trials import Plan
 from perfnb.trials.shown import trials_of
 from perfnb.trying import TryAChange
+from perfnb.trying.choices import LLM
 from perfnb.trying.live import Live
 
 TIME_SCALE = 10
@@ -94,3 +98,14 @@ def test_on_a_recording_alone_there_are_estimates_and_the_reason_why_nothing_can
     panel.choose("streaming")
     assert "in the app" in panel.why_not()
     assert "No trial yet" in panel.trial().text
+
+
+def test_once_the_proxy_is_gone_the_panel_says_so(tmp_path: Path) -> None:
+    made = recording(tmp_path, requests=every(1000, 5, request), calls=every(1000, 5, call))
+    gone = Target(
+        requests=(Request("http://127.0.0.1:9/chat"),), knobs=(KnobSettings("desk", url="http://127.0.0.1:9/"),)
+    )
+    panel = TryAChange(Incident(made, gone, Objectives.load()), [])
+    panel.choose(next(each.name for each in panel.choices if each.knob == LLM))
+    assert isinstance(panel.live, Live)
+    assert "no proxy records into this recording now" in panel.why_not()
