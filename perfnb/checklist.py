@@ -132,6 +132,14 @@ def checks(area: str | None = None) -> tuple[Check, ...]:
     return tuple(check for check in found if area in (None, check.area))
 
 
+def checks_felt_in(area: str | None = None) -> tuple[Check, ...]:
+    """Return the checks of ``area``, then those of other areas whose cause is felt there, judged by its symptom."""
+    own = checks(area)
+    if area is None:
+        return own
+    return own + tuple(replace(one, function=one.also[area]) for one in checks() if area in one.also)
+
+
 def run(
     recording: Recording,
     objectives: Objectives | None = None,
@@ -144,9 +152,7 @@ def run(
     Causes of other areas that are felt in ``area`` as well are judged by its symptom.
     """
     objectives = objectives or Objectives.load()
-    wanted = checks(area)
-    if area is not None:
-        wanted += tuple(replace(one, function=one.also[area]) for one in checks() if area in one.also)
+    wanted = checks_felt_in(area)
     if not wanted:
         raise WrongUse(f"no checks for area {area!r}", hint=f"areas are {', '.join(AREAS)}")
     with recording.held():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,10 @@ needs_chromium = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium); CI has it"),
 ]
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 30.0
+RUN_TIMEOUT_S = 240.0
+IDLE_LOOKS = 5
 
 
 @contextmanager
@@ -110,14 +113,16 @@ class NotebookPage:
             self.strangers.append(url)
 
     def run_all(self) -> None:
-        """Run all cells from the menu and wait until no cell waits or runs."""
+        """Run all cells from the menu and wait until the kernel has nothing more to do."""
         self.page.click("li.lm-MenuBar-item:has-text('Run')")
         self.page.click("text=Run All Cells")
-        self.page.wait_for_timeout(1000)
-        self.page.wait_for_function(
-            "() => !document.querySelector('[data-status=busy]') && document.querySelector('[data-status=idle]')",
-            timeout=180_000,
-        )
+        first = self.page.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[\d+\]")).first
+        first.wait_for(timeout=RUN_TIMEOUT_S * 1000)
+        deadline, idle = time.monotonic() + RUN_TIMEOUT_S, 0
+        while idle < IDLE_LOOKS:  # between two cells it is idle for a moment, too
+            assert time.monotonic() < deadline, "the notebook runs on and on"
+            self.page.wait_for_timeout(500)
+            idle = 0 if self.page.locator("[data-status=busy]").count() else idle + 1
 
     def find(self, selector: str) -> Any:
         """Return the first element for ``selector``, scrolled into view; cells out of view may not be drawn at all."""

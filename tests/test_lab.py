@@ -26,7 +26,9 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookPage]:
 def test_the_notebook_runs_and_names_the_causes(slow: NotebookPage) -> None:
     expected = json.loads((DATA / "sample_findings.json").read_text())["findings"]
     named = slow.find("[data-mime-type='application/vnd.jupyter.stdout']:has-text('no-streaming')").text_content()
-    assert [line.split()[0] for line in named.splitlines() if line.strip()] == [each["cause"] for each in expected]
+    assert [line.split()[0] for line in named.splitlines() if line.strip()] == [
+        each["cause"] for each in expected if each["area"] == "slow"
+    ]
     assert slow.errors() == []
 
 

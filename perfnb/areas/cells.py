@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from perfnb.checklist import Checklist, checks
+from perfnb.checklist import Checklist, checks_felt_in
 from perfnb.errors import NotMeasured
 from perfnb.finding import Finding
 from perfnb.trying import TryAChange
@@ -47,7 +47,7 @@ class Answers:
 
     def of(self, incident: "Incident") -> Checklist:
         """Return the answers, telling in the notebook how far the checks have come."""
-        with Progress("Looking for causes", len(checks(self.area))) as progress:
+        with Progress("Looking for causes", len(checks_felt_in(self.area))) as progress:
             return incident.checklist(self.area, progress=progress)
 
     def checklist(self, incident: "Incident") -> Piece:

@@ -23,7 +23,7 @@ from perfnb.trying.choices import Choice, choices
 from perfnb.trying.live import Live, NotLive
 from perfnb.trying.shown import gains_piece, headline, prediction_piece
 from perfnb.widgets.chart import Missing
-from perfnb.widgets.html import Piece, render
+from perfnb.widgets.html import Piece, live, render
 from perfnb.widgets.keyboard import with_keys
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class TryAChange:
         names = [each.title for each in self.choices]
         twin = render("chooser", title="Changes", names=names, chosen=self.chosen.title)
         said = str(self.live) if isinstance(self.live, NotLive) else ""
-        html = f"<div class='pnb'>{twin}{render('said', said=said) if said else ''}</div>"
+        html = live(twin + (render("said", said=said) if said else ""))
         return {**box._repr_mimebundle_(), "text/html": html, "text/plain": f"Changes: {', '.join(names)}. {said}"}
 
     def choose(self, name: str) -> tuple[Parameter, ...]:

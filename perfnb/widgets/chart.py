@@ -11,7 +11,7 @@ from markupsafe import Markup
 from perfnb.errors import NotMeasured
 from perfnb.objectives import Objectives
 from perfnb.widgets import theme
-from perfnb.widgets.html import Piece, render, style
+from perfnb.widgets.html import Piece, live, render
 from perfnb.widgets.table import table
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Chart:
         return {**drawn, "config": theme.CONFIG}
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        twin = f"<style>{style()}</style><div class='pnb'><p>{Markup.escape(self.alt)}</p>{self.twin}</div>"
+        twin = live(f"<p>{Markup.escape(self.alt)}</p>{self.twin}")
         bundle = {theme.PLOTLY_MIME: self.as_json(), "text/html": twin, "text/plain": f"{self.title}: {self.alt}"}
         return bundle, {"perfnb": {"alt": self.alt}}
 

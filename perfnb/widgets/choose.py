@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from perfnb.widgets.chart import Chart
-from perfnb.widgets.html import render
+from perfnb.widgets.html import live, render
 from perfnb.widgets.keyboard import with_keys
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -45,7 +45,7 @@ class Chooser:
         names = list(self.options)
         twin = render("chooser", title=self.title, names=names, chosen=self._name)
         text = f"{self.title}: {self._name} (of {len(names)})"
-        return {**control._repr_mimebundle_(), "text/html": f"<div class='pnb'>{twin}</div>", "text/plain": text}
+        return {**control._repr_mimebundle_(), "text/html": live(twin), "text/plain": text}
 
     @property
     def _name(self) -> str:

@@ -36,6 +36,11 @@ def render(template: str, **values: Any) -> Markup:
     return Markup(environment().get_template(f"{template}.html.j2").render(**values))
 
 
+def live(html: str) -> str:
+    """Return ``html`` as an output of a notebook, with its style; two amounts of dollars in it are no formula."""
+    return f"<style>{style()}</style><div class='pnb mathjax_ignore tex2jax_ignore'>{html}</div>"
+
+
 class Piece:
     """Something a cell shows: HTML, and the same facts as plain text.
 
@@ -57,5 +62,4 @@ class Piece:
         return self.text
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        live = f"<style>{style()}</style><div class='pnb'>{self.html}</div>"
-        return {"text/html": live, "text/plain": self.text, **self.data}
+        return {"text/html": live(self.html), "text/plain": self.text, **self.data}
