@@ -84,7 +84,7 @@ def _spent(money: Money) -> list[str]:
         rate = wording.duration(money["seconds"] * 1000)
         sentences.append(f"At the rate of these {rate} that is {wording.about_dollars(money['usd_per_day'])} a day.")
     if count:
-        sentences.append(f"{wording.counted(count, 'call')} without a known price {_is(count)} in no sum of dollars.")
+        sentences.append(f"{wording.counted(count, 'call')} without a price {_is(count)} in no sum of dollars.")
     return sentences
 
 

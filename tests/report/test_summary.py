@@ -88,7 +88,7 @@ MONEY = {
         ({}, "The model calls cost $3.12, $0.0271 per request. At the rate of these 33.5 s that is $8,030 a day."),
         ({"requests": 0}, "The model calls cost $3.12. At the rate"),
         ({"assumption": ""}, "$0.0271 per request. No cause"),
-        ({"unpriced_calls": 1}, "a day. 1 call without a known price is in no sum of dollars."),
+        ({"unpriced_calls": 1}, "a day. 1 call without a price is in no sum of dollars."),
         ({"unpriced_calls": 300, "cost_usd": 0}, "What the model calls cost is not known"),
         ({"cost_usd": 0.0}, "The model calls cost $0,"),
     ],

@@ -39,6 +39,7 @@ def chart(title: str = "A chart of two dots") -> Chart:
     [
         ("time_to_first_token_ms", "time to first token (ms)"), ("input_tokens", "input tokens"), ("request_bytes", "request (bytes)"),
         ("output_tokens_per_s", "output tokens (per s)"), ("model", "model"), ("cpu_percent", "cpu (%)"),
+        ("cost_usd", "cost (USD)"), ("usd_per_request", "USD per request"),
     ],
 )  # fmt: skip
 def test_heads_tell_the_unit(column, shown):
@@ -50,6 +51,7 @@ def test_heads_tell_the_unit(column, shown):
     [
         (None, "x", "–"), (float("nan"), "x", "–"), (pd.NaT, "time", "–"), (True, "ok", "yes"), (1234.5, "duration_ms", "1,234"),
         (0.62, "share", "62 %"), (1_790_000_000_000_000_000, "start_time", "14:13:20"), (5, "time", "5"),
+        (0.000421, "cost_usd", "0.000421"), (1234.5, "usd_per_day", "1,234"), (0.17, "read_share", "17 %"),
         (pd.Timestamp("2026-09-21 14:13:20", tz="UTC"), "time", "14:13:20"), ("text", "x", "text"),
     ],
 )  # fmt: skip

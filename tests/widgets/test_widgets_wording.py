@@ -49,3 +49,27 @@ def test_lists_and_counts():
     assert wording.listed(["a", "b", "c"]) == "a, b and c"
     assert wording.counted(1, "request") == "1 request"
     assert wording.counted(2000, "directory", "directories") == "2,000 directories"
+
+
+@pytest.mark.parametrize(
+    ("usd", "said"),
+    [
+        (0, "$0"), (0.0004, "$0.0004"), (0.000421, "$0.000421"), (0.00000004, "$0.00000004"), (1e-12, "under $0.0000000001"),
+        (0.5, "$0.50"), (0.1234, "$0.123"), (0.99949, "$0.999"), (0.9996, "$1.00"), (12.345, "$12.35"), (999.4, "$999.40"),
+        (999.6, "$1,000"), (240_893.9, "$240,894"), (-0.0042, "-$0.0042"),
+    ],
+)  # fmt: skip
+def test_dollars_are_sensible_small_and_large(usd, said):
+    assert wording.dollars(usd) == said
+
+
+@pytest.mark.parametrize(
+    ("usd", "said"), [(240_893.9, "$241,000"), (8029.8, "$8,030"), (0.0271147, "$0.0271"), (0, "$0")]
+)
+def test_dollars_reckoned_ahead_feign_no_knowledge(usd, said):
+    assert wording.about_dollars(usd) == said
+
+
+@given(st.floats(min_value=1e-9, max_value=1e9))
+def test_dollars_never_lose_their_size(usd):
+    assert abs(float(wording.dollars(usd)[1:].replace(",", "")) - usd) <= 0.006 * usd

@@ -82,7 +82,7 @@ def spend_by_model(frame: pd.DataFrame) -> Chart:
 
 def _of_model(row: Any) -> str:
     if row.unpriced_calls == row.calls:
-        return f"{wording.counted(row.calls, 'call')}, no price known"
+        return f"{wording.counted(row.calls, 'call')}, no price"
     return f"{wording.dollars(row.cost_usd)}, {wording.percent(row.share)}"
 
 
@@ -260,7 +260,7 @@ def _told(figure: Any, names: Sequence[str] | pd.Series, ends: pd.Series, texts:
 def _beside(frame: pd.DataFrame) -> str:
     """Return how many calls are in no sum for want of a price, or nothing."""
     count = int(frame["unpriced_calls"].sum())
-    return f"; {wording.counted(count, 'call')} without a known price {'is' if count == 1 else 'are'} left out" * bool(count)  # fmt: skip
+    return f"; {wording.counted(count, 'call')} without a price {'is' if count == 1 else 'are'} left out" * bool(count)  # fmt: skip
 
 
 def _drawn(shown: pd.DataFrame, frame: pd.DataFrame, noun: str) -> str:
