@@ -108,7 +108,7 @@ def open(target: str | Path = SAMPLE, *, folder: Path | None = None, data: Path 
         )
     path = _copy_of(sample_path(data)) if str(target) == SAMPLE else Path(target).expanduser()
     recording = Recording.open(path)
-    reached = Target.load(folder).beside(recording.manifest.get("target", {}))
+    reached = Target.load(folder).beside(path)
     return Incident(recording, reached, Objectives.load(folder))
 
 

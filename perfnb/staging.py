@@ -17,7 +17,7 @@ from perfnb.recorder import Recorder
 from perfnb.recording import Content, Recording
 from perfnb.recording.manifest import write_manifest
 from perfnb.sources.base import Source
-from perfnb.target import Request, Target
+from perfnb.target import BESIDE, Request, Target
 
 Evidence = Literal["traces", "front", "probe"]
 """How an app is seen: by its own traces and the proxy; by front and proxy alone; by probe and proxy alone."""
@@ -157,8 +157,7 @@ def _name_target(recording: Recording, url: str, app: StagedApp, demo: Stack) ->
     told: dict[str, Any] = {"request": [{"url": url + each.path, "json": dict(each.body)} for each in planned]}
     if app.knob:
         told["knob"] = {"desk": {name: value.format(url=url) for name, value in app.knob.items()}}
-    recording.manifest["target"] = told
-    write_manifest(recording.path, recording.manifest)
+    (recording.path / BESIDE).write_text(json.dumps(told))
 
 
 def _bring_prices(recording: Recording) -> None:

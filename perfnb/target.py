@@ -1,5 +1,6 @@
 """What is under diagnosis and how to reach it: from ``perfnb.toml``, ``PERFNB_*`` variables and the command line."""
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from typing import Any, Self
 from perfnb.errors import WrongUse
 
 SETTINGS = "perfnb.toml"
+BESIDE = "target.json"
+"""In a recording: requests and knobs of the target that was recorded, in the form of ``perfnb.toml``."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,10 @@ class Target:
             cls(requests=requests, knobs=knobs), **{name: _typed(name, value) for name, value in settings.items()}
         )
 
-    def beside(self, told: Mapping[str, Any]) -> Self:
-        """Return this target with requests and knobs from ``told``, as in ``perfnb.toml``, where it has none itself."""
+    def beside(self, recording: Path) -> Self:
+        """Return this target with the requests and knobs that a recording names, where it has none itself."""
+        file = recording / BESIDE
+        told = json.loads(file.read_text()) if file.exists() else {}
         requests = self.requests or tuple(_request(entry) for entry in told.get("request", ()))
         knobs = self.knobs or tuple(_knob(name, entry) for name, entry in told.get("knob", {}).items())
         return replace(self, requests=requests, knobs=knobs)

@@ -13,6 +13,7 @@ from perfnb.widgets.chart import Drawn, Missing, Shown
 from perfnb.widgets.html import Piece
 from perfnb.widgets.next_steps import next_steps_piece
 from perfnb.widgets.progress import Progress
+from perfnb.widgets.recipes import recipes_piece
 
 if TYPE_CHECKING:
     from perfnb.incident import Incident
@@ -62,6 +63,10 @@ class Answers:
     def named(self, incident: "Incident") -> str:
         """Return the causes that are present, one a line, with severity, share and dollars: for a terminal or a test."""
         return "\n".join(map(_line, self.of(incident).findings)) or "no cause found"
+
+    def recipes(self, incident: "Incident") -> Piece:
+        """Return short working code that mends what was found, folded."""
+        return recipes_piece(self.of(incident).findings)
 
     def try_a_change(self, incident: "Incident") -> TryAChange:
         """Return the panel that estimates changes, those that fit the findings first, and tries them on the live app."""

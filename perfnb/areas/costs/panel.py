@@ -35,7 +35,7 @@ LEVELS = {"passed": "passed", "near": "nearly reached", "projected": "will be pa
 
 _answers = Answers(AREA, FURTHER, judged_by="request_usd")
 checklist, findings, named, next_steps = _answers.checklist, _answers.findings, _answers.named, _answers.next_steps
-try_a_change = _answers.try_a_change
+try_a_change, recipes = _answers.try_a_change, _answers.recipes
 
 spend_over_time = shows(figures.spend_over_time)
 spend_by_model = shows(figures.spend_by_model)

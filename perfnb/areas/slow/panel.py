@@ -28,7 +28,7 @@ FURTHER = {
 
 _answers = Answers(AREA, FURTHER)
 checklist, findings, named, next_steps = _answers.checklist, _answers.findings, _answers.named, _answers.next_steps
-try_a_change = _answers.try_a_change
+try_a_change, recipes = _answers.try_a_change, _answers.recipes
 
 
 def overview(incident: "Incident") -> Piece:
