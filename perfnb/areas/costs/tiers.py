@@ -18,7 +18,9 @@ USUAL_DISCOUNT = 0.5
 where the price list knows no batch price for a model."""
 
 
-def unattended(recording: Recording, *, min_unowned: float = 0.1, least_calls: int = 15) -> pd.DataFrame:
+def unattended(
+    recording: Recording, *, min_unowned: float = 0.1, least_unowned: int = 5, least_calls: int = 15
+) -> pd.DataFrame:
     """Return the calls of kinds that no user request waits for, with ``owned`` (whether one may have waited).
 
     Where requests and calls carry traces, a call in a trace without a request has nobody waiting. Else a call within a
@@ -32,7 +34,8 @@ def unattended(recording: Recording, *, min_unowned: float = 0.1, least_calls: i
     kept, lone = [], _lone_traces(recording)
     for _, group in calls.groupby("kind"):
         unowned = group["request_id"].isna() | group["trace_id"].isin(lone)
-        if len(group) >= least_calls and unowned.mean() >= min_unowned and follows_itself(group):
+        is_seen_alone = unowned.sum() >= least_unowned and unowned.mean() >= min_unowned
+        if len(group) >= least_calls and is_seen_alone and follows_itself(group):
             kept.append(group.assign(owned=~unowned))
     return pd.concat(kept) if kept else calls.head(0).assign(owned=False)
 

@@ -40,6 +40,14 @@ def test_an_agents_rounds_follow_one_another_and_a_user_waits(tmp_path: Path) ->
     assert not isinstance(judged(tmp_path, "bulk-at-full-price", calls=calls, requests=requests), Finding)
 
 
+@pytest.mark.parametrize(("left_over", "is_found"), [(2, False), (5, True)])
+def test_calls_a_probe_left_over_are_no_bulk(tmp_path: Path, left_over: int, is_found: bool) -> None:
+    """A probe asks one thing after another, so all calls follow one another; a request cut short leaves some behind."""
+    probed = [request(n * 2000, 1900, source="probe") for n in range(18)]
+    calls = [call(n * 2000 + 10, 1800, **of_model("mini")) for n in range(18 + left_over)]
+    assert isinstance(judged(tmp_path, "bulk-at-full-price", calls=calls, requests=probed), Finding) is is_found
+
+
 def test_a_trace_without_a_request_has_nobody_waiting(tmp_path: Path) -> None:
     """Users ask all the time, so that every call of the loop lies within somebody's request."""
     requests = [request(n * 400, 4000, trace_id=f"user{n}", source="span") for n in range(100)]
