@@ -85,7 +85,10 @@ def streaming(recording: Recording) -> Prediction:
     plain = blind[blind["why"] == "call"]
     told = speeds(seen).told(seen.calls.loc[plain.index], "output")
     assumptions = ("the app passes each piece on as it comes", *told, ON_PATH, *priced_note(seen))
-    not_modelled = ("what the app does with the whole answer before it may be shown (checks, formatting)",)
+    not_modelled = (
+        "what the app does with the whole answer before it may be shown (checks, formatting)",
+        "the app's own work for each piece, which makes others wait where its processor is busy",
+    )
     return Prediction(
         effects(seen, outcomes, assumptions=assumptions, not_modelled=not_modelled),
         f"{len(blind)} of {len(_last_answers(seen))} answers to users came in one piece: {len(plain)} were not streamed by the model, {len(blind) - len(plain)} were held back by the app; total time stays the same",

@@ -110,14 +110,23 @@ def _parts(messages: Sequence[Entry], schema_tokens: float) -> list[Part]:
 
 
 def _shared_by_first(firsts: Sequence[Entry], quantile: float) -> list[float]:
-    """Return the tokens of each first message that it shares with others of its kind though they differ elsewhere."""
+    """Return the tokens of each first message that it shares with others of its kind though they differ elsewhere.
+
+    What sketches share is a part of the whole message, of which passages that change are the rest; passages that two
+    prompts happen to have both are not counted.
+    """
     pairs = [(one, other) for one, other in pairwise(firsts) if one["digest"] != other["digest"]]
     if not pairs:
         return [0.0] * len(firsts)
     step = max(1, len(pairs) // PAIRS)
     shares = [containment(other.get("sketch") or (), one.get("sketch") or ()) for one, other in pairs[::step]]
     part = float(np.quantile(shares, quantile))
-    return [part * max(0.0, float(first["tokens"]) - float(first.get("passage_tokens") or 0)) for first in firsts]
+    return [_shared_tokens(first, part) for first in firsts]
+
+
+def _shared_tokens(first: Entry, part: float) -> float:
+    tokens, passages = float(first["tokens"]), float(first.get("passage_tokens") or 0)
+    return max(0.0, min(part * tokens, tokens - passages))
 
 
 def _split(parts: list[Part], shared: float) -> list[Part]:

@@ -166,7 +166,13 @@ def test_prefix_cache_has_nothing_to_give(tmp_path: Path, calls: list[Row]) -> N
     assert before == low == high
 
 
-def test_a_first_message_that_changes_in_places_shares_what_its_sketch_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("passage_tokens", "read"),
+    [(0, 2944), (500, 2944), (2000, 1920)],  # three quarters of 4,000 in steps of 128, and never what passages hold
+)
+def test_a_first_message_that_changes_in_places_shares_what_its_sketch_says(
+    tmp_path: Path, passage_tokens: int, read: int
+) -> None:
     shared = [*range(1, 24), 10_000]
     calls = [
         answer(
@@ -174,7 +180,11 @@ def test_a_first_message_that_changes_in_places_shares_what_its_sketch_says(tmp_
             input_tokens=4500,
             messages=[
                 message(
-                    "system", f"s{number}", 4000, sketch=sorted([*shared, *range(100 + 8 * number, 108 + 8 * number)])
+                    "system",
+                    f"s{number}",
+                    4000,
+                    sketch=sorted([*shared, *range(100 + 8 * number, 108 + 8 * number)]),
+                    passage_tokens=passage_tokens,
                 ),
                 message("user", f"q{number}", 500),
             ],
@@ -182,4 +192,4 @@ def test_a_first_message_that_changes_in_places_shares_what_its_sketch_says(tmp_
         for number in range(10)
     ]
     usd = effect(predict(priced(tmp_path, calls), "prefix_cache"), "request_usd")
-    assert usd.low == pytest.approx(usd_of(4500, 2944))  # three quarters of 4,000, in steps of 128
+    assert usd.low == pytest.approx(usd_of(4500, read))
