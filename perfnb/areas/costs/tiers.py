@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from perfnb.areas.dollars import spending
-from perfnb.attribution import prepare, sees_requests
+from perfnb.attribution import observed, prepare, sees_requests
 from perfnb.attribution.money import prices_of
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
@@ -31,6 +31,7 @@ def unattended(
     calls = spent.calls
     calls = calls[calls["operation"].isin({*spent.answers["operation"], "embeddings"}) & calls["error_type"].isna()]
     calls = calls[~calls["service_tier"].fillna("").isin(CHEAP_TIERS) & calls["answered_by"].isna()]
+    calls = calls[~calls["call_id"].isin(_warming_up(recording))]
     kept, lone = [], _lone_traces(recording)
     for _, group in calls.groupby("kind"):
         unowned = group["request_id"].isna() | group["trace_id"].isin(lone)
@@ -53,6 +54,18 @@ WHERE trace_id NOT IN (SELECT trace_id FROM traced)
 def _lone_traces(recording: Recording) -> set[str]:
     """Return the traces that hold model calls and no user's request."""
     return set(prepare(recording).query(_LONE_TRACES)["trace_id"])
+
+
+_WARMING_UP = """
+SELECT c.call_id FROM owned_calls c JOIN observed_http_requests r
+  ON c.start_time BETWEEN r.start_time AND r.start_time + CAST(r.duration_ms * 1e6 AS BIGINT)
+WHERE r.phase = 'warm-up' AND c.request_id IS NULL
+"""
+
+
+def _warming_up(recording: Recording) -> set[str]:
+    """Return the calls made for a probe's first requests, which count for nothing."""
+    return set(observed(prepare(recording)).query(_WARMING_UP)["call_id"])
 
 
 def follows_itself(calls: pd.DataFrame, *, most: float = 0.25) -> bool:

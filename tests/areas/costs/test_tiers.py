@@ -48,6 +48,13 @@ def test_calls_a_probe_left_over_are_no_bulk(tmp_path: Path, left_over: int, is_
     assert isinstance(judged(tmp_path, "bulk-at-full-price", calls=calls, requests=probed), Finding) is is_found
 
 
+def test_what_a_probe_warms_up_with_is_no_bulk(tmp_path: Path) -> None:
+    first = request(0, 19_000, source="probe", phase="warm-up")
+    probed = [request(20_000 + n * 2000, 1900, source="probe") for n in range(10)]
+    calls = [call(n * 2000 + 10, 1800, **of_model("mini")) for n in range(20)]
+    assert not isinstance(judged(tmp_path, "bulk-at-full-price", calls=calls, requests=[first, *probed]), Finding)
+
+
 def test_a_trace_without_a_request_has_nobody_waiting(tmp_path: Path) -> None:
     """Users ask all the time, so that every call of the loop lies within somebody's request."""
     requests = [request(n * 400, 4000, trace_id=f"user{n}", source="span") for n in range(100)]
