@@ -20,10 +20,11 @@ DEPENDS = 0.25
 TINY_TOKENS = 40
 BATCH_FROM = 5
 
-# Longest pause between calls made in a plain loop, at least this and up to this part of a call: a busy app needs a
-# while to send the next one. Without texts to compare, only a short pause speaks for independence.
+# Longest pause between calls made in a plain loop, at least this and up to this part of a call: an app short of processor
+# time may need as long as the call itself to send the next one. Without texts to compare, only a short pause speaks for
+# independence.
 LOOP_PAUSE_MS = 25.0
-PART_WITH_TEXTS, PART_WITHOUT = 0.25, 0.05
+PART_WITH_TEXTS, PART_WITHOUT = 1.0, 0.05
 
 
 def over_time(recording: Recording, points: int = 200) -> pd.DataFrame:

@@ -65,8 +65,8 @@ def split(rows: list[Row]) -> dict[str, list[Row]]:
         (together, False),
         (handed_on, False),
         (going_on, False),
-        (lambda at: in_a_row(at, pause=120), True),  # a busy app takes a while to send the next one
-        (lambda at: in_a_row(at, pause=130), False),  # something happens in between
+        (lambda at: in_a_row(at, pause=500), True),  # a busy app takes a while to send the next one
+        (lambda at: in_a_row(at, pause=510), False),  # something happens in between
         (lambda at: in_a_row(at, finish_reason="tool_calls"), False),
         (lambda at: in_a_row(at, count=5, tokens=4), False),  # tiny answers: unbatched-requests
         (lambda at: in_a_row(at, count=4, tokens=4), True),  # too few for a batch
