@@ -1,6 +1,7 @@
 """Is what an estimate says what a trial then finds? Each change is estimated from a recording, then tried live.
 
-    python bench/calibration.py [--only CHANGE …] [--seconds S] [--pairs N] [--block S] [--format json] [--readme]
+    python bench/calibration.py [--only CHANGE …] [--seconds S] [--pairs N] [--block S] [--keep FOLDER [--again]]
+                                [--format json] [--readme]
 
 For each change the demo stack is staged with a fault that makes it matter, its users are recorded for ``--seconds``, the
 change is estimated from that recording alone, and a trial of ``--pairs`` pairs of blocks then tries it on the same
@@ -8,6 +9,7 @@ running app with requests that were not recorded: through the proxy with both ar
 app's own setting in turns. Sessions of the trial are as long as the recorded ones were, and no two arms are sent the
 same question, as the provider's prefix cache would know it the second time. Claim: what is measured agrees with what
 was predicted for at least nine of ten changes, each judged by its main metric. A change takes about two minutes.
+``--again`` estimates kept recordings anew, which tells what a change to an estimate does without new trials.
 """
 
 import argparse
@@ -27,13 +29,14 @@ from perfnb.estimates import Prediction, change_named, predict
 from perfnb.knobs.app import HttpSettings
 from perfnb.knobs.llm import LlmPolicy
 from perfnb.load import Limits, Workload, planned_requests
-from perfnb.recording import Content
+from perfnb.recording import Content, Recording
 from perfnb.staging import DEMO_APP, EXPORT_S, Staged, staged
 from perfnb.target import KnobSettings, Request
 from perfnb.trials import Knob, MetricResult, Plan, TrialProgress, TrialResult, run_trial
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- calibration: begin -->", "<!-- calibration: end -->"
+RECORDING = "calibration.perfnb"
 CLAIM = 0.9
 SHOWN = ("request_usd", "request_duration_ms", "time_to_first_token_ms", "input_tokens", "output_tokens")
 LEAST_MOVE = 0.01
@@ -132,12 +135,6 @@ class Tried:
     trouble: str = ""
     notes: tuple[str, ...] = ()
 
-    @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> "Tried":
-        """Return what ``asdict`` gave."""
-        compared = tuple(Compared(**each) for each in told["compared"])
-        return cls(**{**told, "case": Case(**told["case"]), "compared": compared})
-
     @property
     def main(self) -> Compared | None:
         """Return the comparison the change is judged by; None where there is none."""
@@ -148,13 +145,12 @@ def main() -> int:
     options = _options()
     started = time.monotonic()
     cases = [case for case in CASES if not options.only or case.change in options.only]
-    known = _read(options.results)
     with tempfile.TemporaryDirectory(prefix="perfnb-calibration-") as folder:
-        for case in cases:
-            known[case.change] = _tried((options.keep or Path(folder)) / case.change, case, options)
-            if options.results:
-                options.results.write_text(json.dumps({name: asdict(tried) for name, tried in known.items()}, indent=2))
-    found = [known[case.change] for case in CASES if case.change in known]
+        home = options.keep or Path(folder)
+        if options.again:
+            found = [_again(home / case.change / RECORDING, case) for case in cases if (home / case.change).exists()]
+        else:
+            found = [_tried(home / case.change, case, options) for case in cases]
     if options.format == "json":
         print(json.dumps(_as_json(found, time.monotonic() - started), indent=2))
     else:
@@ -163,13 +159,6 @@ def main() -> int:
         _write_readme(as_table(found))
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
     return 0 if share(found, "is_within") >= CLAIM else 1
-
-
-def _read(path: Path | None) -> dict[str, Tried]:
-    """Return what came of changes in earlier runs, by name."""
-    if path is None or not path.exists():
-        return {}
-    return {name: Tried.from_dict(told) for name, told in json.loads(path.read_text()).items()}
 
 
 def _options() -> argparse.Namespace:
@@ -181,10 +170,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=2.5, help="requests a second to each arm")
     parser.add_argument("--format", default="table", choices=("table", "json"))
     parser.add_argument("--readme", action="store_true", help="write the table into the README")
-    parser.add_argument(
-        "--results", type=Path, help="tell of what is in this file, too, and add to it: a few at a time"
-    )
     parser.add_argument("--keep", type=Path, help="keep the recordings in this folder")
+    parser.add_argument("--again", action="store_true", help="estimate anew what --keep kept, beside the trials in it")
     return parser.parse_args()
 
 
@@ -194,7 +181,7 @@ def _tried(home: Path, case: Case, options: argparse.Namespace) -> Tried:
     app = replace(DEMO_APP, users={**PLAIN_USERS, **case.users})
     home.mkdir(parents=True, exist_ok=True)
     try:
-        with staged(home / "calibration.perfnb", case.faults, app=app, content=case.content, logs=home) as stage:
+        with staged(home / RECORDING, case.faults, app=app, content=case.content, logs=home) as stage:
             stage.demo.run_workload(stage.users_url, options.seconds, habits=app.users)
             time.sleep(EXPORT_S)
             prediction = predict(stage.recorder.recording, case.change, **case.setting)
@@ -202,11 +189,17 @@ def _tried(home: Path, case: Case, options: argparse.Namespace) -> Tried:
     except PerfnbError as error:
         _tell(f"  {error}")
         return Tried(case, trouble=str(error))
-    tried = Tried(
-        case, compared(case, result), result.mode, result.pairs, result.requests, _trouble(result), result.notes
-    )
-    _say(tried, result)
-    return tried
+    return _said(case, result)
+
+
+def _again(path: Path, case: Case) -> Tried:
+    """Estimate a kept recording anew, as it was before its trial, and set that beside what the trial found."""
+    _tell(f"{case.change}: estimating {path}")
+    with Recording.open(path) as recording:
+        told = recording.query("SELECT body FROM events WHERE kind = 'trial' ORDER BY time").iloc[-1, 0]
+        result = TrialResult.from_dict(json.loads(told))
+        prediction = predict(recording, case.change, **case.setting)
+    return _said(case, replace(result, metrics=tuple(each.beside(prediction) for each in result.metrics)))
 
 
 def _trial(stage: Staged, case: Case, prediction: Prediction, options: argparse.Namespace) -> TrialResult:
@@ -342,7 +335,11 @@ def _verdicts(row: Compared) -> dict[str, bool]:
     return {"is_within": row.is_within, "is_inside": row.is_inside}
 
 
-def _say(tried: Tried, result: TrialResult) -> None:
+def _said(case: Case, result: TrialResult) -> Tried:
+    """Return what came of a case, and say it."""
+    tried = Tried(
+        case, compared(case, result), result.mode, result.pairs, result.requests, _trouble(result), result.notes
+    )
     _tell(
         f"  {result.mode}, {result.pairs} pairs ({result.void_pairs} void), {result.requests} requests, {result.failed} failed"
     )
@@ -350,6 +347,7 @@ def _say(tried: Tried, result: TrialResult) -> None:
         _tell(f"  {_line(each)}")
     for note in (*result.notes, tried.trouble):
         _tell(f"  {note}" if note else "")
+    return tried
 
 
 def _progress(told: TrialProgress) -> None:

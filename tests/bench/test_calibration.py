@@ -1,9 +1,7 @@
 """The pure parts of bench/calibration.py: what counts as agreement, and the table it writes."""
 
 import importlib.util
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -111,12 +109,6 @@ def test_the_table_counts_main_metrics_and_names_what_has_none() -> None:
 
 def test_a_trial_that_failed_agrees_with_nothing() -> None:
     assert calibration.share([tried(row((0.4, 0.6), (0.45, 0.5, 0.55)), trouble="aborted")], "is_within") == 0
-
-
-def test_what_came_of_a_change_survives_a_file() -> None:
-    told = tried(row((0.4, 0.6), (0.45, 0.5, 0.55)))
-    again = calibration.Tried.from_dict(json.loads(json.dumps(asdict(told))))
-    assert calibration.as_table([again]) == calibration.as_table([told])
 
 
 def test_sessions_of_a_trial_are_others_than_the_recorded_ones() -> None:
