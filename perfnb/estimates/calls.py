@@ -107,8 +107,9 @@ def _needs(before: Any, theirs: Sequence[Entry], ours: Sequence[Entry], answer: 
     earlier, later = [entry["digest"] for entry in theirs], [entry["digest"] for entry in ours]
     if later[: len(earlier)] == earlier:
         return True
+    known = {value for entry in theirs for value in entry.get("sketch") or ()}  # an answer quotes what it was given
     prompt = {value for entry in ours for value in entry.get("sketch") or ()}
-    return bool(answer) and len(answer & prompt) / len(answer) >= DEPENDS
+    return bool(answer) and len((answer & prompt) - known) / len(answer) >= DEPENDS
 
 
 def _answers(seen: Traffic, calls: pd.DataFrame) -> dict[str, set[int]]:

@@ -105,6 +105,16 @@ def test_parallel_calls_by_hand(tmp_path: Path, limit: int, left: int) -> None:
     assert usd.before == usd.low == usd.high
 
 
+def test_answers_that_quote_a_passage_of_every_prompt_need_nothing_of_each_other(tmp_path: Path) -> None:
+    calls, requests = sections()
+    shared = list(range(8))
+    for row in calls:
+        row["messages"] = [message("system", "passages", 500, sketch=shared), *row["messages"]]
+        row["response_sketch"] = shared
+    found = predict(priced(tmp_path, calls, requests), "parallel_calls")
+    assert found.examined.startswith("3 of 3")
+
+
 def test_calls_that_need_the_answer_before_stay_in_order(tmp_path: Path) -> None:
     found = predict(priced(tmp_path, *sections(limit_needs=True)), "parallel_calls")
     wait = effect(found, "request_duration_ms")
