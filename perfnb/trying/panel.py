@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 MOST_ESTIMATED = 6
 """Changes whose estimates are listed; the rest are worked out when they are chosen."""
 
-RATE_PER_S = 2.0
 BLOCK_S = 4.0
 
 TRIALS_SO_FAR = "No trial yet. “Try it” sends requests to the live app, with and without the change."
