@@ -4,6 +4,7 @@ Claims: at most 5 % false verdicts over 200 pairs or more; a run of load begins 
 run as A and as B; its blocks are then judged as many trials would have: from each start in turn, at the planned looks.
 Beside it the usual way on the same requests: as many blocks before as after, all requests pooled, Mann-Whitney at 5 %.
 200 pairs take about 10 minutes; ``--slower 0.1`` makes B's answers take a tenth longer and asks how soon that is found.
+``--demo`` runs A against A on the demo stack instead, both arms at once through the LLM proxy (about 15 minutes).
 """
 
 import argparse
@@ -24,15 +25,19 @@ from typing import Any
 from aiohttp import web
 from scipy.stats import mannwhitneyu
 
+from perfnb import incident
 from perfnb.load import Block, Entry, Generator, Workload, fresh_trace_id
 from perfnb.recording import Recording
+from perfnb.staging import staged
 from perfnb.target import Request
 from perfnb.trials import Plan, run_trial
 from perfnb.trials.judge import judge
 from perfnb.trials.measure import Evidence, ratios
+from perfnb.trying.live import Live
 
 CLAIM_FALSE, CLAIM_START_S = 0.05, 0.5
 MEDIAN_S, SPREAD = 0.04, 0.15
+DEMO_RATE = 4.0
 
 
 def main() -> None:
@@ -42,26 +47,35 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=40.0, help="requests a second")
     parser.add_argument("--slower", type=float, default=0.0, help="part by which B is slower; 0 is A against A")
     parser.add_argument("--format", choices=["text", "json"], default="text")
+    parser.add_argument("--demo", action="store_true", help="A against A on the demo stack")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         asyncio.run(serve())
         return
-    result = measured(options.pairs, options.seconds, options.rate, options.slower)
+    if options.demo:
+        result = measured_on_demo(options.pairs, options.seconds, min(options.rate, DEMO_RATE))
+    else:
+        result = measured(options.pairs, options.seconds, options.rate, options.slower)
     print(json.dumps(result) if options.format == "json" else as_text(result))
 
 
 def as_text(result: dict[str, Any]) -> str:
-    lines = [
-        f"load begins within {result['start_s']:.2f} s (claim: {CLAIM_START_S} s), between blocks {result['next_s']:.3f} s",
+    lines = (
+        []
+        if result["start_s"] is None
+        else [
+            f"load begins within {result['start_s']:.2f} s (claim: {CLAIM_START_S} s), between blocks {result['next_s']:.3f} s"
+        ]
+    )
+    lines += [
         f"{result['pairs']} pairs, {result['void']} void; log ratios of the median vary by {result['sd']:.1%}",
     ]
     for name, outcomes in result["outcomes"].items():
         lines.append(f"{name}: {outcomes}")
     if not result["slower"]:
-        lines.append(
-            f"false verdicts: {result['false']:.1%} (claim: {CLAIM_FALSE:.0%}); before and after, pooled: {result['pooled']:.0%}"
-        )
+        pooled = "" if result["pooled"] is None else f"; before and after, pooled: {result['pooled']:.0%}"
+        lines.append(f"false verdicts: {result['false']:.1%} (claim: {CLAIM_FALSE:.0%}){pooled}")
     else:
         lines.append(f"pairs until it was found: {result['needed']}")
     return "\n".join(lines)
@@ -80,19 +94,41 @@ def measured(pairs: int, seconds: float, rate: float, slower: float) -> dict[str
         times = _times(recording, result.trial)
         evidence.close()
         recording.close()
+    return _result(d, slower, result.void_pairs) | {
+        "start_s": start_s, "next_s": next_s, "pooled": _pooled(times, numbers),
+    }  # fmt: skip
+
+
+def measured_on_demo(pairs: int, seconds: float, rate: float) -> dict[str, Any]:
+    """Set nothing in either arm of the proxy, with the demo's own cache off, so that every request reaches a model."""
+    plan = Plan(looks=(pairs,), alpha=0.05, seconds=seconds, warm_up_s=0.3, settle_s=0.02, most_void=pairs)
+    with tempfile.TemporaryDirectory() as folder, staged(Path(folder) / "demo.perfnb", time_scale=4) as stage:
+        stage.demo.run_workload(stage.users_url, 3)
+        opened = incident.open(Path(folder) / "demo.perfnb")
+        live = Live.of(opened)
+        assert isinstance(live, Live), live
+        live.knob("desk").set({"enable_caching": False})
+        result = run_trial(opened.recording, live.knob("llm"), {}, live.workload(rate), plan)
+        assert result.mode == "split", result
+        evidence = Evidence(opened.recording.path, result.trial)
+        blocks = evidence.blocks()
+        d = ratios(blocks, [(number, number) for number in sorted({number for number, _ in blocks})])
+        evidence.close()
+    return _result(d, 0.0, result.void_pairs) | {"start_s": None, "next_s": None, "pooled": None}
+
+
+def _result(d: dict[str, list[float]], slower: float, void: int) -> dict[str, Any]:
+    """Return what trials that began at each pair in turn would have said of the log ratios ``d``."""
     outcomes = {name: _outcomes(d, name) for name in ("request_duration_ms", "request_duration_p95_ms")}
     decided = [each for found in outcomes.values() for each in found]
     return {
-        "pairs": len(numbers),
-        "void": result.void_pairs,
+        "pairs": len(d["request_duration_ms"]),
+        "void": void,
         "sd": statistics.stdev(d["request_duration_ms"]),
-        "start_s": start_s,
-        "next_s": next_s,
         "slower": slower,
         "outcomes": {name: _counted([outcome for outcome, _ in found]) for name, found in outcomes.items()},
         "false": sum(outcome in ("better", "worse") for outcome, _ in decided) / max(1, len(decided)),
         "needed": sorted(pairs for outcome, pairs in outcomes["request_duration_ms"] if outcome == "worse"),
-        "pooled": _pooled(times, numbers),
     }
 
 
