@@ -84,8 +84,10 @@ class Controls:
         plan = self._panel.plan(self.pairs.value)
         least, most = (wording.duration(1000 * plan.expected_s(pairs)) for pairs in (plan.looks[0], plan.most_pairs))
         requests = round(2 * self.rate.value * (plan.seconds + plan.warm_up_s))
+        wanted = self._panel.pairs_wanted(plan)
+        needs = f" About {wanted} pairs would find what is estimated." if wanted else ""
         self._say(
-            f"A trial takes {least} to {most}, with {requests} requests to the app in each pair, and undoes the change."
+            f"A trial takes {least} to {most}, with {requests} requests to the app in each pair, and undoes the change.{needs}"
         )
 
     _is_running = False

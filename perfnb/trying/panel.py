@@ -16,7 +16,7 @@ from perfnb.estimates import predict as predicted
 from perfnb.finding import Finding
 from perfnb.knobs import change as set_knob
 from perfnb.knobs import reverted
-from perfnb.trials import Plan, TrialProgress, TrialResult, run_trial
+from perfnb.trials import Plan, TrialProgress, TrialResult, pairs_needed, run_trial
 from perfnb.trials.measure import METRICS
 from perfnb.trials.shown import distribution, durations, result_piece, setting, trials_of
 from perfnb.trying.choices import Choice, choices
@@ -33,6 +33,8 @@ MOST_ESTIMATED = 6
 """Changes whose estimates are listed; the rest are worked out when they are chosen."""
 
 BLOCK_S = 4.0
+SPREAD = 0.15
+"""By how much pairs are taken to vary (standard deviation of the log ratio) before anything was measured."""
 
 TRIALS_SO_FAR = "No trial yet. “Try it” sends requests to the live app, with and without the change."
 
@@ -146,17 +148,36 @@ class TryAChange:
         looks = tuple(look for look in (6, 10, 16, 24, 40) if look <= pairs)
         return Plan(looks=looks, alpha=0.05 / len(looks), primary=self._primary(), seconds=seconds)
 
+    def pairs_wanted(self, plan: Plan) -> int | None:
+        """Return how many pairs find the smallest change that is estimated; None where nothing is, or none would.
+
+        Pairs are taken to vary as in the last trial of the same metric, else by 15 %.
+        """
+        prediction = self._known_prediction()
+        effect = prediction.effect(plan.primary) if prediction else None
+        if effect is None or effect.before <= 0:
+            return None
+        spread = SPREAD
+        if self.result and any(each.name == plan.primary for each in self.result.metrics):
+            spread = self.result[plan.primary].sd
+        return pairs_needed(
+            1 - max(effect.low, effect.high) / effect.before, spread, alpha=plan.alpha, margin=plan.margin
+        )
+
     def run(self, plan: Plan, rate_per_s: float, tell: Any) -> TrialResult:
         """Try what is chosen and return what came of it; ``stop`` ends it. Everything is undone by then."""
         assert isinstance(self.live, Live)
         self._stop.clear()
+        prediction = self._known_prediction()
+        told = headline(prediction) if prediction else "nothing is estimated"
+        self.incident.recording.add_event("mark", f"to be tried: {self.chosen.title} ({told})")
         self.result = run_trial(
             self.incident.recording,
             self.live.knob(self.chosen.knob),
             self._value(),
             self.live.workload(rate_per_s),
             plan,
-            prediction=self._known_prediction(),
+            prediction=prediction,
             progress=tell,
             stop=self._stop,
             label=self.live.label,

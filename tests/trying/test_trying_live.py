@@ -41,6 +41,7 @@ def test_a_trial_follows_an_estimate_and_everything_is_undone(panel: TryAChange)
     panel.given["max_tokens"] = 20
     assert "output tokens, mean" in panel.estimate().text
     assert panel.why_not() == ""
+    assert panel.pairs_wanted(replace(QUICK, primary="output_tokens")) in range(2, 30)
     assert isinstance(panel.live, Live)
     assert panel.live.carries_traces
     told: list[str] = []
@@ -52,6 +53,7 @@ def test_a_trial_follows_an_estimate_and_everything_is_undone(panel: TryAChange)
     assert result["request_usd"].a > 0
     assert panel.live.now("llm") == {}
     assert trials_of(panel.incident.recording)[-1] == result
+    assert "to be tried: Let no answer be longer" in " ".join(panel.incident.timeline()["title"])
     assert "better" in panel.trial().text
     assert {trace.name.split(" (")[0] for trace in panel.compared().figure.data} == {"without the change", "with it"}
 
