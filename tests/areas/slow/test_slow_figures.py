@@ -157,6 +157,8 @@ def test_every_panel_shows_something_readable_of_any_recording(rich, empty, name
         if isinstance(shown, str):
             assert shown.strip()
             continue
+        if name == "try_a_change":  # several pieces and live controls; this is the one that reads the recording
+            shown = shown.estimate()
         bundle = shown._repr_mimebundle_()
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         assert data["text/plain"].strip()
