@@ -128,6 +128,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--format", default="table", choices=("table", "json"))
     parser.add_argument("--readme", action="store_true", help="write the table into the README")
     parser.add_argument("--keep", type=Path, help="keep the recordings in this folder")
+    parser.add_argument("--again", action="store_true", help="judge the recordings kept there again, staging nothing")
     return parser.parse_args()
 
 
@@ -145,14 +146,16 @@ def _named(folder: Path, cause: str | None, app: StagedApp, options: argparse.Na
     name = cause or "healthy"
     print(f"staging {name}", file=sys.stderr)
     home = (options.keep or folder) / name
-    path = record_demo(
-        home / "incident.perfnb",
-        [cause] if cause else [],
-        seconds=options.seconds,
-        evidence=options.evidence,
-        app=app,
-        logs=home,
-    )
+    path = home / "incident.perfnb"
+    if not options.again:
+        record_demo(
+            path,
+            [cause] if cause else [],
+            seconds=options.seconds,
+            evidence=options.evidence,
+            app=app,
+            logs=home,
+        )
     with Recording.open(path) as recording:
         everywhere = [finding.cause for finding in checklist.run(recording).findings]
         area = FAULTS[cause].area if cause else None
