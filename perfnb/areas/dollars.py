@@ -4,6 +4,7 @@ Checks weigh tokens by each call's own prices, so that shares add up to the prov
 has a price, tokens are weighed by how prices usually relate, and every finding says so.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ OUTPUT_WEIGHT = 4.0
 
 DAY_S = 86_400
 
+MOST_CALLS = 100_000
+"""Beyond so many calls a part of the requests stands for all."""
+
 
 @dataclass(frozen=True)
 class Spending:
@@ -32,7 +36,8 @@ class Spending:
 
     ``calls`` has a row a call: the columns of ``model_calls`` without texts, system_passage_tokens and has_media, and in
     dollars (else in weighed tokens) cost, fresh_price, cached_price and output_price a token. ``total`` is the sum of
-    cost.
+    cost. Of very many calls they are those of every ``one_in``-th request, chosen by hash: parts of the total are the
+    same, and what is told in dollars is reckoned up.
     """
 
     calls: pd.DataFrame
@@ -41,6 +46,7 @@ class Spending:
     requests: int
     seconds: float
     unpriced_calls: int
+    one_in: int = 1
 
     @property
     def answers(self) -> pd.DataFrame:
@@ -60,11 +66,11 @@ class Spending:
 
     def per_request(self, cost: float) -> float | None:
         """Return ``cost`` per user request in dollars; None where nothing has a price."""
-        return float(cost) / self.requests if self.is_priced and self.requests else None
+        return float(cost) * self.one_in / self.requests if self.is_priced and self.requests else None
 
     def per_day(self, cost: float) -> float | None:
         """Return ``cost`` a day in dollars, at the rate of this recording; None where nothing has a price."""
-        return float(cost) / self.seconds * DAY_S if self.is_priced and self.seconds > 0 else None
+        return float(cost) * self.one_in / self.seconds * DAY_S if self.is_priced and self.seconds > 0 else None
 
     def told(self, cost: float) -> str:
         """Return what ``cost`` comes to, in words."""
@@ -72,7 +78,9 @@ class Spending:
         if per_request is None or per_day is None:
             return f"{self.share(cost):.0%} of all tokens, output weighed {OUTPUT_WEIGHT:.0f} times: none of the models has a known price"
         left_out = f"; {self.unpriced_calls} calls have no known price and are left out" if self.unpriced_calls else ""
-        return f"${cost:.4g} of ${self.total:.4g} recorded, ${per_request:.3g} per request, ${per_day:,.2f} a day at this rate{left_out}"
+        if self.one_in > 1:
+            left_out += f"; judged on one request in {self.one_in}"
+        return f"${cost * self.one_in:.4g} of ${self.total * self.one_in:.4g} recorded, ${per_request:.3g} per request, ${per_day:,.2f} a day at this rate{left_out}"
 
     def finding(
         self,
@@ -139,18 +147,21 @@ SELECT m.* EXCLUDE (response_text, attributes, messages, response_sketch),
        coalesce(CAST(m.messages AS VARCHAR) LIKE '%"other_parts":%', false) AS has_media,
        p.cost_usd, p.input_usd, p.cache_read_usd, p.output_usd
 FROM model_calls m JOIN priced_calls p ON p.call_id = m.call_id
+WHERE hash(coalesce(m.request_id, m.call_id)) % $one_in = 0
 ORDER BY m.start_time, m.call_id
 """
 
 
-def _spending(recording: Recording) -> Spending:
-    calls = _plain_numbers(recording.query(_CALLS))
+def _spending(recording: Recording, most_calls: int = MOST_CALLS) -> Spending:
+    one_in = math.ceil(int(recording.query("SELECT count(*) AS n FROM priced_calls")["n"].iloc[0]) / most_calls) or 1
+    calls = _plain_numbers(recording.query(_CALLS, {"one_in": one_in}))
     is_priced = bool(calls["cost_usd"].fillna(0).sum() > 0)
     calls = _with_prices(calls, prices_of(recording)) if is_priced else _with_weights(calls)
     calls["kind"] = _kinds(calls)
     unpriced = int((calls["cost_usd"].isna() & calls["error_type"].isna()).sum()) if is_priced else 0
     total = float(calls["cost"].sum())
-    return Spending(calls, total, is_priced, request_count(recording), observed_seconds(recording), unpriced)
+    requests, seconds = request_count(recording), observed_seconds(recording)
+    return Spending(calls, total, is_priced, requests, seconds, unpriced * one_in, one_in)
 
 
 def _plain_numbers(calls: pd.DataFrame) -> pd.DataFrame:
