@@ -1,32 +1,18 @@
 """What recipes run against: the simulated provider, a real Redis, a real Postgres, a real tokenizer."""
 
-import importlib.util
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 import tiktoken
+from recipe_book import Book
 from watched_provider import WatchedProvider, watched_provider
 
 from perfnb.demo.postgres import Postgres
-from perfnb.recipes import BOOK
-
-
-class Book:
-    """``book.NAME`` is the recipe's file, run anew for every test, as an app's own module would be."""
-
-    def __getattr__(self, name: str) -> Any:
-        spec = importlib.util.spec_from_file_location(f"copied_{name}", BOOK / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
 
 
 @pytest.fixture

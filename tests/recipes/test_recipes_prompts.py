@@ -8,6 +8,7 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
+from recipe_book import Book
 from watched_provider import WatchedProvider
 
 PASSAGES = ["the first passage", "the second passage " * 50, "The  first PASSAGE", "the third passage"]
@@ -32,8 +33,6 @@ def test_context_budget_is_used_up_to_the_last_token(book: Any, encoding: tiktok
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.text(max_size=60), max_size=8), st.integers(0, 120))
 def test_context_budget_is_never_exceeded(passages: list[str], budget: int) -> None:
-    from conftest import Book
-
     recipe, tokens = Book().context_budget, tiktoken.Encoding(
         "bytes", pat_str=r"\w+|\W+", mergeable_ranks={bytes([n]): n for n in range(256)}, special_tokens={}
     )  # fmt: skip
