@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -130,6 +130,43 @@ KINDS: Mapping[str, type] = {
     "hedge": Hedge,
 }
 """Every policy by name; edits of the body happen in this order."""
+
+
+def as_markdown() -> str:
+    """Return the page about policies, made from the declarations above."""
+    lines = ["# What the LLM proxy can be told to do", "", _INTRODUCTION, ""]
+    lines += ["| policy | what it does | settings and what holds where they are left out |", "|---|---|---|"]
+    for name, kind in KINDS.items():
+        does = " ".join((kind.__doc__ or "").split())
+        settings = ", ".join(f"`{field.name}`{_default(field)}" for field in fields(kind))
+        lines.append(f"| `{name}` | {does} | {settings} |")
+    return "\n".join(lines) + "\n"
+
+
+_INTRODUCTION = """\
+While `perfnb record` runs, policies of its proxy change what goes to the model: for every call, or for one arm of a
+trial. The notebooks' *Try a change* sets them; by hand, from any Python process on the same machine:
+
+```python
+import perfnb
+from perfnb.knobs import all_knobs, change
+
+incident = perfnb.open("incident.perfnb")
+knob = all_knobs(incident.recording, incident.target)["llm"]
+made = change(incident.recording, knob, {"output_cap": {"max_tokens": 300}, "history_trim": {"messages": 10}})
+made.undo()  # or made.keep(); after a crash: perfnb revert incident.perfnb
+```
+
+A policy that fails is left out of the call, which goes on as it was sent. Nothing is changed while none is set. Body edits
+come in the order of the table. Caches keep no answer across callers with different keys.
+
+Settings of the app itself are knobs, too: `[knob.NAME]` in `perfnb.toml` with `url` (and `set_url`, `method`, `member`,
+`whole`, `preset_url`, `presets`, `header_env`), or with `restart = true` the environment of an app that perfnb started."""
+
+
+def _default(field: Any) -> str:
+    return " (needed)" if field.default is MISSING else "" if field.default is None else f" {field.default}"
+
 
 _WHOLE = ("entries", "max_tokens", "passages", "limit", "requests", "attempts", "max_input_tokens")
 _ONE_OF = {"timeout": ("total_s", "first_token_s"), "context_trim": ("passages", "max_tokens")}
