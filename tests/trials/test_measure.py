@@ -109,3 +109,10 @@ def test_new_rows_are_seen_while_a_trial_goes_on(tmp_path: Path) -> None:
     made.writer().write("http_requests", block(2, "B", 1000, [100]))
     assert set(found.blocks()) == {(1, "A"), (2, "B")}
     assert isinstance(found._calls(), pd.DataFrame)
+
+
+@pytest.mark.parametrize(("traces", "silent"), [(("1A0", "1A10"), 1), (("1A0", "1A10", "1A20"), 0), ((), 0)])
+def test_requests_the_app_answered_by_itself_are_counted(tmp_path: Path, traces: tuple[str, ...], silent: int) -> None:
+    rows = block(1, "A", 0, [500, 500, 500])
+    calls = [call(5 + place, 10, trace_id=trace) for place, trace in enumerate(traces)]
+    assert evidence(tmp_path, requests=rows, calls=calls).without_calls() == silent  # without any call, none are seen
