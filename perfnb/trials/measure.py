@@ -34,7 +34,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("time_to_first_token_p95_ms", "time to first content, 95th percentile", "ms"),
         Metric("request_duration_ms", "time to last byte, median", "ms"),
         Metric("request_duration_p95_ms", "time to last byte, 95th percentile", "ms"),
-        Metric("request_usd", "model calls per request", "USD", 6),
+        Metric("request_usd", "dollars for model calls per request", "USD", 6),
         Metric("input_tokens", "input tokens per request", "tokens"),
         Metric("output_tokens", "output tokens per request", "tokens"),
         Metric("error_rate", "requests that failed", "part", 3),
