@@ -264,7 +264,8 @@ def errors_as_success(recording: Recording, objectives: Objectives, *, least: in
     )
 
 
-# A body that reports an error, or a request whose model calls all failed for good, under a status that says success.
+# A body that reports an error, or a request whose model calls all failed for good, under a status that says success;
+# calls that may as well be another request's prove nothing.
 _DRESSED_UP = """
 SELECT request_id, route, status_code, error_type, duration_ms, error_in_body FROM user_requests
 WHERE status_code BETWEEN 200 AND 299 AND (
@@ -272,6 +273,7 @@ WHERE status_code BETWEEN 200 AND 299 AND (
     OR (NOT coalesce(client_disconnected, false) AND request_id IN (
         SELECT request_id FROM owned_calls WHERE operation <> 'embeddings' AND request_id IS NOT NULL
         GROUP BY request_id
-        HAVING count(error_type) = count(*) AND NOT bool_or(error_type IN ('disconnected', 'unfinished')))))
+        HAVING count(error_type) = count(*) AND NOT bool_or(error_type IN ('disconnected', 'unfinished'))
+           AND min(certainty) >= 0.9)))
 ORDER BY start_time
 """
