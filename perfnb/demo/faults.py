@@ -197,7 +197,7 @@ _SLOW = (
         "slow",
         "The whole documentation of the best module goes into the prompt, be it long or short.",
         app={"context": "document"},
-        consequences=("large-context", "unstable-prompt-prefix"),  # where the question stands before the document,
+        consequences=("large-context", "unstable-prompt-prefix"),  # where the question stands before the document
     ),
     Fault(
         "slow-embedding",
