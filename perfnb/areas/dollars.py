@@ -14,7 +14,7 @@ import pandas as pd
 from perfnb.attribution import GENERATING, HOW_TO_SEE_CALLS, observed_seconds, request_count
 from perfnb.attribution.money import prepare_money, prices_of
 from perfnb.errors import NotMeasured
-from perfnb.finding import Clear, Finding
+from perfnb.finding import Clear, Estimate, Finding
 from perfnb.objectives import severity
 from perfnb.prices import Prices
 from perfnb.recording import Recording
@@ -81,6 +81,15 @@ class Spending:
         if self.one_in > 1:
             left_out += f"; judged on one request in {self.one_in}"
         return f"${cost * self.one_in:.4g} of ${self.total * self.one_in:.4g} recorded, ${per_request:.3g} per request, ${per_day:,.2f} a day at this rate{left_out}"
+
+    def estimate(
+        self, most: float, least: float, assumptions: tuple[str, ...], not_modelled: tuple[str, ...] = ()
+    ) -> Estimate | None:
+        """Return what a request would cost were ``least`` to ``most`` of the total saved; None where nothing has a price."""
+        before, much, little = (self.per_request(cost) for cost in (self.total, most, least))
+        if before is None or much is None or little is None:
+            return None
+        return Estimate("request_usd", before, before - much, before - little, assumptions, not_modelled)
 
     def finding(
         self,

@@ -11,7 +11,7 @@ from perfnb.areas.dollars import spending
 from perfnb.attribution.money import prepare_money
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
-from perfnb.finding import Clear, Estimate, Finding
+from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
 from perfnb.prompts.digest import CHARACTERS_PER_TOKEN, LONGER_OPENINGS, OPENING_CHARACTERS
 from perfnb.prompts.sketch import containment
@@ -81,7 +81,6 @@ def no_embedding_cache(
         return Clear(
             f"{len(again)} of {len(texts)} texts had been embedded before; they are {spent.share(cost):.1%} of the dollars"
         )
-    before, less = spent.per_request(spent.total), spent.per_request(cost)
     return spent.finding(
         cost,
         miss=repeats / min_repeats,
@@ -93,8 +92,7 @@ def no_embedding_cache(
         remedy="Keep vectors by model and SHA-256 of the text, in the database or a cache, and embed only what is not there; skip documents that have not changed.",
         effort="low",
         figure="embedded_again",
-        estimate=Estimate("request_usd", before, before - less, before - 0.8 * less, ("four fifths to all repeats are found",))
-        if before is not None and less is not None else None,
+        estimate=spent.estimate(cost, 0.8 * cost, ("four fifths to all repeats are found",)),
         frame=again.groupby("digest").agg(repeats=("call_id", "count"), cost=("cost", "sum")).nlargest(20, "repeats").reset_index(),
         exemplars=tuple(again["request_id"].dropna().unique()[:3]),
     )  # fmt: skip
@@ -220,7 +218,6 @@ def unstable_prompt_prefix(
         return Clear(
             f"{len(found)} of {examined} prompts of 1,024 tokens or more share text after an early difference; reading it from the provider's cache would save {spent.share(saved):.0%} of the dollars"
         )
-    before, less = spent.per_request(spent.total), spent.per_request(saved)
     return spent.finding(
         saved,
         miss=2 * float(found["lost_tokens"].sum() / found["input_tokens"].sum()) + 1,
@@ -233,8 +230,7 @@ def unstable_prompt_prefix(
         remedy="Put what never changes first (instructions, examples, tools), then history, and last what changes: the time, ids, retrieved passages, the question. Anthropic's cache needs cache_control marks besides.",
         effort="low",
         figure="prompt_cache",
-        estimate=Estimate("request_usd", before, before - less, before - 0.5 * less, ("half to all of the shared text is read from the cache",), ("prefixes that expire between calls",))
-        if before is not None and less is not None else None,
+        estimate=spent.estimate(saved, 0.5 * saved, ("half to all of the shared text is read from the cache",), ("prefixes that expire between calls",)),
         frame=found[["call_id", "model", "input_tokens", "cache_read_tokens", "cacheable_tokens", "lost_tokens"]].head(50),
         exemplars=tuple(found.nlargest(3, "lost_tokens")["request_id"].dropna()),
     )  # fmt: skip

@@ -5,7 +5,7 @@ import pandas as pd
 from perfnb.areas.dollars import spending
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
-from perfnb.finding import Clear, Estimate, Finding
+from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
 from perfnb.recording import Recording
 
@@ -55,22 +55,14 @@ def no_output_limit(
         remedy=f"Ask for brevity in the prompt, and set max_completion_tokens (max_output_tokens, max_tokens) as a safety net, {limit.value} to start with; reasoning models need more, as the cap counts what they think.",
         effort="low",
         figure="spend_by_model",
-        estimate=_estimate(spent.per_request(spent.total), spent.per_request(cost)),
+        estimate=spent.estimate(
+            cost,
+            0.5 * cost,
+            ("half to all of the surplus tokens are saved",),
+            ("answers that are cut off and asked for again",),
+        ),
         frame=open_ended.assign(said=said)[["call_id", "model", "said", "cost"]].nlargest(50, "said"),
         exemplars=tuple(open_ended.nlargest(3, "output_tokens")["request_id"].dropna()),
-    )
-
-
-def _estimate(before: float | None, saved: float | None) -> Estimate | None:
-    if before is None or saved is None:
-        return None
-    return Estimate(
-        "request_usd",
-        before,
-        before - saved,
-        before - 0.5 * saved,
-        ("half to all of the surplus tokens are saved",),
-        ("answers that are cut off and asked for again",),
     )
 
 

@@ -11,7 +11,7 @@ from perfnb.areas.costs.caching import HOW_TO_SEE_PROMPTS, prompts_of
 from perfnb.areas.dollars import Spending, spending
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
-from perfnb.finding import Clear, Estimate, Finding
+from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
 from perfnb.prompts.sketch import containment
 from perfnb.recording import Recording
@@ -21,6 +21,7 @@ SAMPLED = 400
 SAME_TEXT = 0.8
 """Share of a message found again in another one of the prompt from which on it is taken for the same text."""
 SHORT_TOKENS = 40
+UNSEEN = ("whether answers stay as good", "how long they get")
 
 Entry = Mapping[str, Any]
 
@@ -49,14 +50,6 @@ def _told(spent: Spending) -> pd.DataFrame:
     if told.empty:
         raise NotMeasured("no prompt tells its messages", hint=HOW_TO_SEE_PROMPTS)
     return told
-
-
-def _estimate(spent: Spending, saved: float, least_part: float, *assumptions: str) -> Estimate | None:
-    before, less = spent.per_request(spent.total), spent.per_request(saved)
-    if before is None or less is None:
-        return None
-    unseen = ("whether answers stay as good", "how long they get")
-    return Estimate("request_usd", before, before - less, before - least_part * less, assumptions, unseen)
 
 
 def fixed_instructions(recording: Recording, calls: pd.DataFrame) -> pd.Series:
@@ -137,7 +130,9 @@ def verbose_system_prompt(
         remedy="Rewrite the system prompt as short bullets; move rules that few requests need into passages that are retrieved; keep what stays first in the prompt, so that the provider caches it.",
         effort="medium",
         figure="prompt_parts",
-        estimate=_estimate(spent, cost, 0.5, f"instructions are cut to {enough_tokens} tokens, or half as far"),
+        estimate=spent.estimate(
+            cost, 0.5 * cost, (f"instructions are cut to {enough_tokens} tokens, or half as far",), UNSEEN
+        ),
         frame=long[["call_id", "model", "fixed", "input_tokens", "cache_read_tokens", "cost"]].head(50),
         exemplars=tuple(long.nlargest(3, "fixed")["request_id"].dropna()),
     )
@@ -201,7 +196,7 @@ def redundant_prompt_text(
         remedy="Remove passages found twice before they go into the prompt (by id, then by text), and send context once, not with every message of the history.",
         effort="low",
         figure="prompt_parts",
-        estimate=_estimate(spent, cost, 0.7, "seven tenths to all of the repeated text is left out"),
+        estimate=spent.estimate(cost, 0.7 * cost, ("seven tenths to all of the repeated text is left out",), UNSEEN),
         frame=wordy[["call_id", "model", "repeated", "input_tokens", "passages", "cost"]].head(50),
         exemplars=tuple(wordy.nlargest(3, "repeated")["request_id"].dropna()),
     )
@@ -278,7 +273,9 @@ def heavy_tool_schemas(
         remedy="Offer the tools a task needs: by route, by a first cheap choice, or by searching for tools; shorten descriptions; keep their order fixed, so that the provider caches them.",
         effort="medium",
         figure="prompt_parts",
-        estimate=_estimate(spent, cost, 0.6, "six tenths to all of the tools never called are left out"),
+        estimate=spent.estimate(
+            cost, 0.6 * cost, ("six tenths to all of the tools never called are left out",), UNSEEN
+        ),
         frame=heavy,
         exemplars=tuple(spent.answers[spent.answers["kind"] == worst["kind"]]["request_id"].dropna().head(3)),
     )

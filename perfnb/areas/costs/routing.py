@@ -9,7 +9,7 @@ from perfnb.areas.dollars import Spending, spending
 from perfnb.attribution.money import prices_of
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
-from perfnb.finding import Clear, Estimate, Finding
+from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
 from perfnb.prices.rates import Rates
 from perfnb.prices.siblings import Sibling, blended_usd_per_mtok, embedding_siblings, siblings
@@ -116,7 +116,12 @@ def oversized_model(
         remedy=f"Route simple tasks to a smaller model, for example {other.model}, and keep {option.model} for the rest; compare the answers in a trial first.",
         effort="medium",
         figure="spend_by_model",
-        estimate=_estimate(spent, saved, [one.saved(each, one.cheaper[-1]) for one, each in found]),
+        estimate=spent.estimate(
+            max(saved, sum(one.saved(each, one.cheaper[-1]) for one, each in found)),
+            saved,
+            ("the same tokens at the other model's price",),
+            ("quality of the answers", "answers of another length", "the prefix cache warming up again"),
+        ),
         frame=calls[["call_id", "model", "input_tokens", "output_tokens", "cost"]].head(50),
         exemplars=tuple(calls.nlargest(3, "cost")["request_id"].dropna()),
     )
@@ -124,21 +129,6 @@ def oversized_model(
 
 def _of(calls: pd.DataFrame, option: Option) -> pd.DataFrame:
     return calls[(calls["model"] == option.model) & (calls["provider"].fillna("") == (option.provider or ""))]
-
-
-def _estimate(spent: Spending, saved: float, most: list[float]) -> Estimate | None:
-    before = spent.per_request(spent.total)
-    if before is None:
-        return None
-    low, high = sorted((spent.total - max(saved, sum(most)), spent.total - saved))
-    return Estimate(
-        "request_usd",
-        before,
-        low / spent.requests,
-        high / spent.requests,
-        ("the same tokens at the other model's price",),
-        ("quality of the answers", "answers of another length", "the prefix cache warming up again"),
-    )
 
 
 @check("costly-embedding-model", area="costs")

@@ -8,7 +8,7 @@ from perfnb.attribution import observed, prepare, sees_requests
 from perfnb.attribution.money import prices_of
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
-from perfnb.finding import Clear, Estimate, Finding
+from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
 from perfnb.recording import Recording
 
@@ -108,7 +108,6 @@ def bulk_at_full_price(
             f"{len(calls)} calls wait for nobody; the batch tier would save {spent.share(saved):.0%} of the dollars"
         )
     part = spent.share(float(calls["cost"].sum()))
-    before, less = spent.per_request(spent.total), spent.per_request(saved)
     return spent.finding(
         saved,
         miss=1 + 2 * part,
@@ -121,8 +120,7 @@ def bulk_at_full_price(
         remedy="Collect such jobs and send them through the provider's batch API, or ask for the flex tier where minutes matter.",
         effort="medium",
         figure="spend_over_time",
-        estimate=Estimate("request_usd", before, before - less, before - less, ("all of these calls can wait for a batch",), ("waiting up to a day",))
-        if before is not None and less is not None else None,
+        estimate=spent.estimate(saved, saved, ("all of these calls can wait for a batch",), ("waiting up to a day",)),
         frame=calls[["call_id", "model", "owned", "input_tokens", "output_tokens", "cost"]].head(50),
         exemplars=tuple(calls["trace_id"].dropna().head(3)),
     )  # fmt: skip
