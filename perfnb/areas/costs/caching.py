@@ -115,7 +115,7 @@ def lost_prefixes(
     """Return, for prompts a prefix cache could read from, the tokens it could not, because something before them changes.
 
     Columns of ``Spending.calls`` and lost_tokens (same text as in a prompt before, after an early difference),
-    cacheable_tokens (all that could be read). Compared are prompts of one model with those up to ``back`` before, at
+    cacheable_tokens (all that could be read), stands_for (calls of its model each row is looked at for). Compared are prompts of one model with those up to ``back`` before, at
     most ``within_s`` apart, as providers keep prefixes for some minutes; of very many, an evenly spread sample.
     """
     calls = spending(recording).answers
@@ -123,19 +123,14 @@ def lost_prefixes(
     model = long["provider"].fillna("") + "|" + long["model"].fillna("")
     rows = []
     for _, group in long.groupby(model):
-        wanted = _spread(len(group), back, most_calls)
+        step = max(1, len(group) // most_calls)
+        wanted = [[*range(max(0, at - back), at), at] for at in range(1, len(group), step)]
         prompts = prompts_of(recording, group["call_id"].iloc[sorted({n for ns in wanted for n in ns})])
-        rows += [row for ns in wanted if (row := _lost(group.iloc[ns], prompts, within_s)) is not None]
-    names = ["call_id", "lost_tokens", "cacheable_tokens"]
+        rows += [(*row, step) for ns in wanted if (row := _lost(group.iloc[ns], prompts, within_s)) is not None]
+    names = ["call_id", "lost_tokens", "cacheable_tokens", "stands_for"]
     found = pd.DataFrame(rows, columns=names)
     found = found[found["cacheable_tokens"] >= least_tokens]
     return long.merge(found, on="call_id")
-
-
-def _spread(count: int, back: int, most: int) -> list[list[int]]:
-    """Return positions of calls to look at, each with those before it, itself last."""
-    step = max(1, count // most)
-    return [[*range(max(0, at - back), at), at] for at in range(1, count, step)]
 
 
 def _lost(calls: pd.DataFrame, prompts: Mapping[str, list[Entry]], within_s: float) -> tuple[str, float, float] | None:
@@ -213,7 +208,7 @@ def unstable_prompt_prefix(
     found = found[found["lost_tokens"] > 0.3 * found["cacheable_tokens"]]
     examined = int((calls["input_tokens"] >= 1024).sum())
     saved_each = found["lost_tokens"] * (found["fresh_price"] - found["cached_price"]).clip(lower=0)
-    saved = float(saved_each.sum()) * _scale(examined)
+    saved = float((saved_each * found["stands_for"]).sum())
     if len(found) < least_calls or spent.share(saved) < min_share:
         return Clear(
             f"{len(found)} of {examined} prompts of 1,024 tokens or more share text after an early difference; reading it from the provider's cache would save {spent.share(saved):.0%} of the dollars"
@@ -234,8 +229,3 @@ def unstable_prompt_prefix(
         frame=found[["call_id", "model", "input_tokens", "cache_read_tokens", "cacheable_tokens", "lost_tokens"]].head(50),
         exemplars=tuple(found.nlargest(3, "lost_tokens")["request_id"].dropna()),
     )  # fmt: skip
-
-
-def _scale(examined: int, most_calls: int = 600) -> float:
-    """Return how many calls each looked-at one stands for."""
-    return float(max(1, examined // most_calls))

@@ -57,11 +57,20 @@ FROM (SELECT metric, max(value) - min(value) AS grown FROM observed_samples
 
 
 def paid_again(recording: Recording) -> pd.DataFrame:
-    """Return calls, of all the recording, whose very prompt the same model had answered before, with their cost."""
+    """Return calls whose very prompt the same model had answered before, with their cost; see ``Spending``."""
     frame = spending(recording).answers
-    frame = frame[frame["prompt_digest"].notna() & frame["answered_by"].isna()]
-    first_end = frame.groupby(["prompt_digest", "request_model"], dropna=False)["end_time"].transform("first")
-    return frame[frame["start_time"] >= first_end]
+    return frame[frame["call_id"].isin(recording.query(_ANSWERED_BEFORE)["call_id"])]
+
+
+# Looked for among all calls, whatever part of them stands for the rest.
+_ANSWERED_BEFORE = f"""
+SELECT call_id FROM (
+    SELECT call_id, start_time,
+           first_value(end_time) OVER (PARTITION BY prompt_digest, request_model ORDER BY start_time, call_id) AS answered
+    FROM model_calls
+    WHERE prompt_digest IS NOT NULL AND answered_by IS NULL AND error_type IS NULL AND operation IN {GENERATING})
+WHERE start_time >= answered
+"""
 
 
 def no_response_cache_cost(

@@ -117,6 +117,16 @@ def test_the_loss_is_the_text_both_have_after_the_difference(tmp_path: Path) -> 
     assert lost["lost_tokens"].median() == pytest.approx(1500, rel=0.1)
 
 
+def test_each_model_is_reckoned_up_by_its_own_sample(tmp_path: Path) -> None:
+    """Forty calls of one model are looked at by halves, ten of another all."""
+    made = priced(tmp_path, calls=[*chats(40), *chats(10, **of_model("grand"))])
+    sampled = lost_prefixes(made, most_calls=20)
+    assert sampled.groupby("model")["stands_for"].unique().map(list).to_dict() == {"grand": [1], "mini": [2]}
+    lost = lost_prefixes(made).groupby("model")["lost_tokens"].sum()
+    reckoned = (sampled["lost_tokens"] * sampled["stands_for"]).groupby(sampled["model"]).sum()
+    assert reckoned.to_dict() == pytest.approx(lost.to_dict(), rel=0.1)
+
+
 def test_retrieved_passages_are_no_lost_prefix(tmp_path: Path) -> None:
     """The same passages come back for like questions, behind instructions that carry the time."""
     passages = "\n\n".join(f"[{n}] Title {n}\n{text(f'passage {n}', 400)}" for n in range(1, 5))
