@@ -33,7 +33,7 @@ from perfnb.target import Request
 from perfnb.trials import Plan, run_trial
 from perfnb.trials.judge import judge
 from perfnb.trials.measure import Evidence, ratios
-from perfnb.trying.live import Live
+from perfnb.try_a_change.live import Live
 
 CLAIM_FALSE, CLAIM_START_S = 0.05, 0.5
 MEDIAN_S, SPREAD = 0.04, 0.15

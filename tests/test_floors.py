@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("sources", "attribution", "checklist"),
     ("widgets", "recorder", "importing", "doctor", "terminal", "budgets", "load", "estimates", "knobs"),
     ("trials",),
-    ("incident", "trying"),
+    ("incident", "try_a_change"),
     ("areas",),
     ("report",),
     ("notebooks", "panels"),

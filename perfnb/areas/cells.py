@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from perfnb.checklist import Checklist, checks_felt_in
 from perfnb.errors import NotMeasured
 from perfnb.finding import Finding
-from perfnb.trying import TryAChange
+from perfnb.try_a_change import TryAChange
 from perfnb.widgets import cards, wording
 from perfnb.widgets.chart import Drawn, Missing, Shown
 from perfnb.widgets.html import Piece

@@ -47,7 +47,7 @@ async def plain(request: web.Request) -> web.StreamResponse:
 
 
 async def packed(request: web.Request) -> web.StreamResponse:
-    return web.Response(body=gzip.compress(b"hello " * 100), headers={"Content-Encoding": "gzip"})
+    return web.Response(body=gzip.compress(b"hello " * 100, mtime=0), headers={"Content-Encoding": "gzip"})
 
 
 async def chunked(request: web.Request) -> web.StreamResponse:

@@ -18,7 +18,7 @@ from perfnb.knobs.llm import ArmLabel, LlmPolicy
 from perfnb.load import Workload
 from perfnb.recording import Recording
 from perfnb.target import Request
-from perfnb.trying.choices import LLM
+from perfnb.try_a_change.choices import LLM
 
 if TYPE_CHECKING:
     from perfnb.incident import Incident

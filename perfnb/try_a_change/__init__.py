@@ -1,5 +1,5 @@
 """Try a change: choose it, see what it would have done, try it on the live app, keep it or undo it."""
 
-from perfnb.trying.panel import TryAChange
+from perfnb.try_a_change.panel import TryAChange
 
 __all__ = ["TryAChange"]

@@ -12,7 +12,7 @@ from builders import call, every, recording, request
 from perfnb.estimates import changes
 from perfnb.finding import Finding
 from perfnb.target import KnobSettings, Target
-from perfnb.trying.choices import choices
+from perfnb.try_a_change.choices import choices
 
 SETTINGS = {
     "top_k": 5,

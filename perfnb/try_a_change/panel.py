@@ -16,12 +16,12 @@ from perfnb.estimates import predict as predicted
 from perfnb.finding import Finding
 from perfnb.knobs import change as set_knob
 from perfnb.knobs import reverted
-from perfnb.trials import Plan, TrialProgress, TrialResult, pairs_needed, run_trial
+from perfnb.trials import Plan, TrialResult, pairs_needed, run_trial
 from perfnb.trials.measure import METRICS
 from perfnb.trials.shown import distribution, durations, result_piece, setting, trials_of
-from perfnb.trying.choices import Choice, choices
-from perfnb.trying.live import Live, NotLive
-from perfnb.trying.shown import gains_piece, headline, prediction_piece
+from perfnb.try_a_change.choices import Choice, choices
+from perfnb.try_a_change.live import Live, NotLive
+from perfnb.try_a_change.shown import gains_piece, headline, prediction_piece
 from perfnb.widgets.chart import Missing
 from perfnb.widgets.html import Piece, live, render
 from perfnb.widgets.keyboard import with_keys
@@ -34,7 +34,8 @@ MOST_ESTIMATED = 6
 
 BLOCK_S = 4.0
 SPREAD = 0.15
-"""By how much pairs are taken to vary (standard deviation of the log ratio) before anything was measured."""
+"""By how much pairs are taken to vary (standard deviation of the log ratio) before anything was measured: blocks of a few
+seconds vary by 5 to 17 % (research on comparisons), those of ``bench/trials.py --demo`` by 10 %."""
 
 TRIALS_SO_FAR = "No trial yet. “Try it” sends requests to the live app, with and without the change."
 
@@ -107,7 +108,7 @@ class TryAChange:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        from perfnb.trying.controls import Controls
+        from perfnb.try_a_change.controls import Controls
 
         display(self.overview())
         controls = Controls(self)
@@ -223,9 +224,3 @@ class TryAChange:
             if each.metric in METRICS and each.before > 0
         }
         return self.primary if not moved or moved.get(self.primary) else max(moved, key=lambda metric: moved[metric])
-
-
-def said_of(told: TrialProgress) -> str:
-    """Return how far a trial is, in a line."""
-    text = f"pair {told.pair} of at most {told.of}: {told.text}"
-    return text if told.judgement is None else f"after {told.pair} pairs: {told.judgement.why}"

@@ -5,6 +5,7 @@ from typing import Any
 
 from perfnb.estimates import Prediction
 from perfnb.finding import Estimate
+from perfnb.trials import TrialProgress
 from perfnb.trials.shown import change, metric_title, setting
 from perfnb.widgets import wording
 from perfnb.widgets.html import Piece, render
@@ -81,3 +82,9 @@ def _unit(metric: str) -> str:
     if metric == "hit_rate":
         return "share"
     return next((unit for unit in ("usd", "ms", "tokens") if metric.endswith(unit)), "")
+
+
+def said_of(told: TrialProgress) -> str:
+    """Return how far a trial is, in a line."""
+    text = f"pair {told.pair} of at most {told.of}: {told.text}"
+    return text if told.judgement is None else f"after {told.pair} pairs: {told.judgement.why}"

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from perfnb.errors import PerfnbError
 from perfnb.estimates import Parameter
 from perfnb.trials import TrialProgress
-from perfnb.trying.choices import Choice
+from perfnb.try_a_change.choices import Choice
+from perfnb.try_a_change.shown import said_of
 from perfnb.widgets import wording
 
 if TYPE_CHECKING:
-    from perfnb.trying.panel import TryAChange
+    from perfnb.try_a_change.panel import TryAChange
 
 WIDTH = "min(100%, 44rem)"
 PAIRS = {"6 pairs": 6, "10 pairs": 10, "16 pairs": 16, "24 pairs": 24, "40 pairs": 40}
@@ -26,6 +27,7 @@ class Controls:
 
         self._panel = panel
         self._shown: tuple[Any, Any, Any] | None = None
+        self._is_running = False
         options = [(_listed(each), each.name) for each in panel.choices]
         layout = w.Layout(width=WIDTH)
         self.change = w.Dropdown(options=options, description="Change", layout=layout, style=LABEL)
@@ -90,8 +92,6 @@ class Controls:
             f"A trial takes {least} to {most}, with {requests} requests to the app in each pair, and undoes the change.{needs}"
         )
 
-    _is_running = False
-
     def _start(self) -> None:
         plan, rate = self._panel.plan(self.pairs.value), self.rate.value
         self._running(True)
@@ -113,8 +113,6 @@ class Controls:
                 self._shown[2].update(self._panel.compared())
 
     def _tell(self, told: TrialProgress) -> None:
-        from perfnb.trying.panel import said_of
-
         self.done.value = min(told.pair, self.done.max)
         self._say(said_of(told))
 

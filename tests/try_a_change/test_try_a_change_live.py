@@ -16,9 +16,9 @@ from perfnb.staging import staged
 from perfnb.target import KnobSettings, Request, Target
 from perfnb.trials import Plan
 from perfnb.trials.shown import trials_of
-from perfnb.trying import TryAChange
-from perfnb.trying.choices import LLM
-from perfnb.trying.live import Live
+from perfnb.try_a_change import TryAChange
+from perfnb.try_a_change.choices import LLM
+from perfnb.try_a_change.live import Live
 
 TIME_SCALE = 10
 QUICK = Plan(looks=(5,), alpha=0.05, seconds=1.0, warm_up_s=0.2, settle_s=0.1, evidence_s=1.0,
@@ -27,7 +27,7 @@ QUICK = Plan(looks=(5,), alpha=0.05, seconds=1.0, warm_up_s=0.2, settle_s=0.1, e
 
 @pytest.fixture(scope="module")
 def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TryAChange]:
-    path: Path = tmp_path_factory.mktemp("trying") / "demo.perfnb"
+    path: Path = tmp_path_factory.mktemp("try_a_change") / "demo.perfnb"
     with staged(path, ["no-output-limit"], time_scale=TIME_SCALE) as stage:
         stage.demo.run_workload(stage.users_url, 8)
         time.sleep(1.5)

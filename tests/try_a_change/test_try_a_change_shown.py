@@ -2,7 +2,7 @@ import pytest
 
 from perfnb.estimates import Prediction
 from perfnb.finding import Estimate
-from perfnb.trying.shown import headline, prediction_piece, row
+from perfnb.try_a_change.shown import headline, prediction_piece, row
 
 
 def effect(
