@@ -13,7 +13,7 @@ import pandas as pd
 
 from perfnb.recording import TABLES, Recording
 
-OBSERVED = ("http_requests", "llm_calls", "spans", "samples", "stacks")
+OBSERVED = ("http_requests", "llm_calls", "spans", "samples", "stacks", "activity")
 
 _TRIALS = """
 CREATE OR REPLACE TEMP TABLE trial_rows AS
@@ -42,13 +42,13 @@ class OfTrial(Recording):
 
 def observed(recording: Recording) -> Recording:
     """Make the views ``observed_http_requests``, ``observed_llm_calls``, ``observed_spans`` …, and return ``recording``."""
-    _windows(recording)
+    trial_windows(recording)
     return recording
 
 
 def observed_seconds(recording: Recording) -> float:
     """Return how long the target was observed, without the time in which trials ran."""
-    windows = _windows(recording)
+    windows = trial_windows(recording)
     if not windows:
         return recording.window.seconds
     parts = [
@@ -62,7 +62,8 @@ def observed_seconds(recording: Recording) -> float:
     return max(0, last - first - trials) / 1e9
 
 
-def _windows(recording: Recording) -> dict[str, tuple[int, int]]:
+def trial_windows(recording: Recording) -> dict[str, tuple[int, int]]:
+    """Return when each trial began and ended, in ns since 1970."""
     windows: dict[str, tuple[int, int]] = recording.derived("observed", lambda: _build(recording))
     return windows
 

@@ -38,9 +38,10 @@ HOW_TO_MEASURE = {
     "http_requests": "requests: perfnb record --listen PORT --app URL, or --url URL, or server spans",
     "samples": "metrics: perfnb record --pid PID",
     "stacks": "stacks: perfnb record --pid PID (py-spy), or perfnb import STACKS.txt",
-    "statements": "a Postgres source, which this version does not have yet",
-    "catalog": "a Postgres source, which this version does not have yet",
-    "plans": "a Postgres source, which this version does not have yet",
+    "statements": "statements of Postgres, seen twice: perfnb record --dsn DSN, with pg_stat_statements on the server",
+    "activity": "sessions of Postgres: perfnb record --dsn DSN",
+    "catalog": "tables, indexes and settings of a database: perfnb record --dsn DSN",
+    "plans": "plans of statements: perfnb record --dsn DSN, or perfnb import PLAN.json",
     "allocations": "a heap source, which this version does not have yet",
     "bills": "a provider's usage or cost export: perfnb import completions_usage.csv",
     "events": "a timeline",
@@ -177,7 +178,9 @@ class Recording:
 
     @cached_property
     def _time_columns(self) -> list[tuple[str, str]]:
-        return [(name, table.time) for name, table in TABLES.items() if name not in ("events", "catalog", "bills")]
+        return [
+            (name, table.time) for name, table in TABLES.items() if name not in ("events", "catalog", "plans", "bills")
+        ]
 
     @property
     def window(self) -> Window:

@@ -7,6 +7,8 @@ BIGINT, UTC nanoseconds since 1970, from one clock per host. Durations come from
 from dataclasses import dataclass
 from typing import Literal
 
+from perfnb.recording import kinds
+
 SCHEMA_VERSION = 1
 
 Type = Literal["BIGINT", "DOUBLE", "BOOLEAN", "VARCHAR", "JSON"]
@@ -229,45 +231,97 @@ SAMPLES = Table(
 
 STATEMENTS = Table(
     "statements",
-    "one pg_stat_statements row at one snapshot",
+    "one pg_stat_statements row at one snapshot: all of them in the first, then those that ran since the one before",
     "postgres",
     "time",
     (
         _time("time", "when the snapshot was taken"),
+        _text("server", "host:port"),
         _text("database", "database name"),
+        _text("role", "who ran it"),
         _text("queryid", "identifier of the normalised statement"),
-        _text("query", "normalised text"),
-        _count("calls", "executions since the last reset"),
+        _flag("is_top_level", "called by a client, not inside a function; null before version 14"),
+        _text("query", "normalised text, without any literal; null where the role may not see it or it was discarded"),
+        _count("calls", "executions since the last reset; those that failed or were cancelled are not counted"),
+        _count("plans", "times it was planned; 0 where track_planning is off"),
+        _ms("total_plan_time_ms", "planning time since the last reset; 0 where track_planning is off"),
         _ms("total_exec_time_ms", "execution time since the last reset"),
         _ms("mean_exec_time_ms", "mean execution time"),
+        _ms("min_exec_time_ms", "shortest execution"),
         _ms("max_exec_time_ms", "longest execution"),
         _ms("stddev_exec_time_ms", "standard deviation of the execution time"),
         _count("rows", "rows returned or changed since the last reset"),
+        _count("shared_blocks_hit", "blocks found in shared buffers"),
+        _count("shared_blocks_read", "blocks read from outside shared buffers"),
+        _count("shared_blocks_dirtied", "blocks changed"),
+        _count("shared_blocks_written", "blocks the statement itself had to write out"),
+        _count("temp_blocks_read", "blocks read from temporary files"),
+        _count("temp_blocks_written", "blocks written to temporary files: sorts and hashes that did not fit"),
+        _ms("block_read_time_ms", "time reading blocks; null where track_io_timing is off"),
+        _ms("block_write_time_ms", "time writing blocks; null where track_io_timing is off"),
+        _ms("temp_block_time_ms", "time with temporary files; null where it is not measured"),
+        Column("wal_bytes", "BIGINT", "write-ahead log it made", "bytes"),
+        _time("since", "when the server began to count this statement; null before version 17"),
+    ),
+)
+
+ACTIVITY = Table(
+    "activity",
+    "one session of the database at one look",
+    "postgres",
+    "time",
+    (
+        _time("time", "when it was looked at, by this host's clock"),
+        _text("server", "host:port"),
+        _count("pid", "the session's server process"),
+        _text("backend", "client backend, autovacuum worker, …"),
+        _text("database", "database name"),
+        _text("role", "user name"),
+        _text("application", "application_name"),
+        _text("client", "local or remote"),
+        _text("state", "active, idle, idle in transaction, …; null where the role may not see it"),
+        _text("wait_event_type", "what kind of thing it waits for; null when it does not"),
+        _text("wait_event", "what it waits for"),
+        _time("session_start", "when the session began"),
+        _time("transaction_start", "when its transaction began; null outside one"),
+        _time("query_start", "when its last statement began"),
+        _time("state_change", "when its state changed last"),
+        _text("queryid", "statement it runs or ran last; null before version 14 or where compute_query_id is off"),
+        _text("query", "its last statement, without any literal"),
+        _json("blocked_by", "pids that hold what it waits for; 0 is a prepared transaction"),
+        _text("lock_mode", "lock it waits for, as AccessExclusiveLock"),
+        _text("lock_on", "table, transaction or other thing the lock is on"),
+        _count("transaction_age", "transactions that began since its snapshot; what keeps vacuum from removing rows"),
     ),
 )
 
 CATALOG = Table(
     "catalog",
-    "one database object at one snapshot",
-    "postgres",
+    "one object of a database or vector store at one snapshot",
+    "postgres, qdrant, milvus, redis, pgbouncer",
     "time",
     (
         _time("time", "when it was read"),
-        _text("kind", "table, index, setting, collection …"),
+        _text("server", "host:port"),
+        _text("kind", "one of the kinds below: table, index, setting, collection …"),
         _text("name", "qualified name"),
-        _json("properties", "what is known of it"),
+        _json("properties", "what is known of it, as its kind says"),
     ),
 )
 
 PLANS = Table(
     "plans",
-    "one EXPLAIN",
-    "postgres",
+    "one plan of a statement",
+    "postgres, import",
     "time",
     (
         _time("time", "when it was made"),
+        _text("server", "host:port; null for one that was imported"),
         _text("queryid", "the statement"),
-        _json("plan", "EXPLAIN (FORMAT JSON)"),
+        _text("query", "its text, without any literal"),
+        _json("plan", "as EXPLAIN (FORMAT JSON) has it, without any literal"),
+        _text("origin", "generic (no parameters), analyze (executed), explain, log (auto_explain) or pasted"),
+        _ms("duration_ms", "how long the statement took; null where it was not executed"),
     ),
 )
 
@@ -346,7 +400,8 @@ EVENTS = Table(
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        SPANS, LLM_CALLS, HTTP_REQUESTS, SAMPLES, STATEMENTS, CATALOG, PLANS, STACKS, ALLOCATIONS, BILLS, EVENTS,
+        SPANS, LLM_CALLS, HTTP_REQUESTS, SAMPLES, STATEMENTS, ACTIVITY, CATALOG, PLANS, STACKS, ALLOCATIONS, BILLS,
+        EVENTS,
     )
 }  # fmt: skip
 
@@ -358,4 +413,4 @@ def as_markdown() -> str:
         parts.append(f"\n## {table.name}\n\nOne row is {table.row}. Written by: {table.written_by}.\n")
         parts.append("| column | type | unit | meaning |\n|---|---|---|---|")
         parts += [f"| {c.name} | {c.type} | {c.unit} | {c.meaning} |" for c in table.columns]
-    return "\n".join(parts) + "\n"
+    return "\n".join(parts) + "\n" + kinds.as_markdown()
