@@ -3,7 +3,8 @@
 Rates are looked up once for each provider, pair of models, tier, operation and quarter of an hour (prices change at
 midnight UTC or, off-peak, at a quarter hour), and multiplied in SQL. A call without a known price or without token
 counts has no cost (NULL) and stands in :func:`unpriced`; it is never taken for free. Free are calls that failed
-before the provider counted a token, and those answered by a cache in front of the provider.
+before the provider counted a token, those answered by a cache in front of the provider, those of models whose price is
+zero, and OpenAI's moderation (https://platform.openai.com/docs/guides/moderation).
 """
 
 import math
@@ -23,7 +24,9 @@ DAYS_OF_MONTH = 30
 
 PARTS = ("input_usd", "cache_read_usd", "cache_write_usd", "output_usd", "request_usd")
 
-_FREE = "(b.operation = 'models' OR b.answered_by = 'cache' OR (b.counts_nothing AND b.is_failed))"
+_FREE = """(b.operation = 'models' OR b.answered_by = 'cache' OR (b.counts_nothing AND b.is_failed)
+            OR (b.operation = 'moderation' AND b.provider = 'openai')
+            OR (r.input_rate = 0 AND r.output_rate = 0 AND r.request_rate = 0))"""
 
 # The provider's own word on one-hour cache entries, which cost more; only Anthropic tells.
 _ONE_HOUR = "TRY_CAST(json_extract_string(c.attributes, '$.usage.cache_creation.ephemeral_1h_input_tokens') AS BIGINT)"

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from perfnb.attribution import GENERATING
@@ -37,11 +38,11 @@ def parallel_calls(recording: Recording, *, limit: int) -> Prediction:
     seen = traffic(recording)
     runs = list(_runs(seen))
     sure = [run for run in runs if _is_loop(run)]
-    outcomes = [Outcome(_saved(chosen, limit)) for chosen in (runs, sure)]
+    outcomes = [Outcome(_saved(runs, limit, pauses=True)), Outcome(_saved(sure, limit))]
     assumptions = (
         f"low: all calls whose prompts hold nothing of the answers before; high: only those of one model that follow within {LOOP_PAUSE_MS:.0f} ms",
         "the provider answers as fast when asked at once",
-        "what lies between the calls takes as long as before",
+        "what lies between the calls, such as making the next prompt: low: is done at the same time too; high: takes as long as before",
         ON_PATH,
         *priced_note(seen),
     )
@@ -128,12 +129,22 @@ WHERE response_sketch IS NOT NULL AND call_id IN (SELECT call_id FROM wanted_cal
 
 
 def _is_loop(run: pd.DataFrame) -> bool:
-    pauses = (run["start_time"].to_numpy()[1:] - run["end_time"].to_numpy()[:-1]) / 1e6
-    return bool(run["model"].nunique() == 1 and (pauses <= LOOP_PAUSE_MS).all())
+    return bool(run["model"].nunique() == 1 and (_pauses_ms(run) <= LOOP_PAUSE_MS).all())
 
 
-def _saved(runs: Sequence[pd.DataFrame], limit: int) -> pd.DataFrame:
-    """Return what each run saves, spread by length over the calls that would start earlier: all but its first."""
+def _pauses_ms(run: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Return how long after each call's end the next one began."""
+    pauses: np.ndarray[Any, np.dtype[np.float64]] = (
+        run["start_time"].to_numpy()[1:] - run["end_time"].to_numpy()[:-1]
+    ) / 1e6
+    return pauses
+
+
+def _saved(runs: Sequence[pd.DataFrame], limit: int, *, pauses: bool = False) -> pd.DataFrame:
+    """Return what each run saves, spread by length over the calls that would start earlier: all but its first.
+
+    With ``pauses`` what lies between its calls shrinks as they do together.
+    """
     parts = []
     for run in runs:
         saved = float(run["duration_ms"].sum()) - _makespan(run["duration_ms"].tolist(), limit)
@@ -141,7 +152,9 @@ def _saved(runs: Sequence[pd.DataFrame], limit: int) -> pd.DataFrame:
         total = float(later["duration_ms"].sum())
         part = later["duration_ms"] * (saved / total if total > 0 else 0.0)
         first = (later["time_to_first_token_ms"] / later["duration_ms"].where(later["duration_ms"] > 0)).fillna(0.0)
-        parts.append(pd.DataFrame({"wait_ms": part * first, "rest_ms": part * (1 - first)}))
+        shrinks = saved / max(1.0, float(run["duration_ms"].sum())) if pauses else 0.0
+        columns = {"wait_ms": part * first, "rest_ms": part * (1 - first), "pause_ms": _pauses_ms(run) * shrinks}
+        parts.append(pd.DataFrame(columns))
     return pd.concat(parts) if parts else pd.DataFrame({"wait_ms": [], "rest_ms": []}, dtype=float)
 
 

@@ -26,7 +26,7 @@ UNITS = 2000
 SEED = 20260901
 LOW, HIGH = 0.05, 0.95
 
-SAVED = ("wait_ms", "rest_ms", "early_ms")
+SAVED = ("wait_ms", "rest_ms", "early_ms", "pause_ms")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Outcome:
 
     Columns of ``calls`` (index call_id), each optional: usd, input_tokens, output_tokens as they would have been;
     wait_ms and rest_ms, saved before and after the call's first token; early_ms, by which the first content would
-    have come earlier though the call took as long.
+    have come earlier though the call took as long; pause_ms, saved between the call before and this one.
     """
 
     calls: pd.DataFrame
@@ -119,11 +119,13 @@ def _saved(traffic: Traffic, outcome: Outcome, bound: str | None, is_first: bool
     part = calls["alone"] if bound else 1.0
     wait = _bounded(wait, calls["waiting_ms"] * part)
     rest = _bounded(rest, calls["generating_ms"] * part)
+    pause = gone["pause_ms"]
     if is_first:
         early = _bounded(gone["early_ms"], calls["generating_ms"] * part)
         rest = rest.where(calls["phase"] == "before", 0.0) + early
         wait = wait.where(calls["phase"] != "after", 0.0)
-    return (wait + rest).groupby(calls["request_id"]).sum()
+        pause = pause.where(calls["phase"] == "before", 0.0)
+    return (wait + rest + pause).groupby(calls["request_id"]).sum()
 
 
 def _bounded(saved: pd.Series, on_path: pd.Series) -> pd.Series:

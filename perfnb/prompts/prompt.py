@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-Operation = Literal["chat", "text_completion", "responses", "embeddings", "models", "other"]
+Operation = Literal["chat", "text_completion", "responses", "embeddings", "models", "moderation", "other"]
 
 _ENDINGS: tuple[tuple[str, Operation], ...] = (
     ("/chat/completions", "chat"),
@@ -16,6 +16,7 @@ _ENDINGS: tuple[tuple[str, Operation], ...] = (
     ("/completions", "text_completion"),
     ("/embeddings", "embeddings"),
     ("/models", "models"),
+    ("/moderations", "moderation"),
 )
 _CAPS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "max_tokens_to_sample")
 _CONVERSATION_KEYS = ("conversation_id", "session_id", "thread_id", "chat_id")

@@ -112,7 +112,7 @@ LLM_CALLS = Table(
         _text("answered_by", "cache where the proxy answered from a cache of its own; null where the provider did"),
         _text("provider", "openai, anthropic, … or the upstream's host name"),
         _text("path", "request path at the provider, e.g. /v1/chat/completions"),
-        _text("operation", "chat, text_completion, responses, embeddings, models or other"),
+        _text("operation", "chat, text_completion, responses, embeddings, models, moderation or other"),
         _text("request_model", "model asked for"),
         _text("response_model", "model that answered"),
         _flag("stream", "whether the caller asked for a stream"),

@@ -30,8 +30,10 @@ PRICES = [
         "output_usd_per_mtok": 10.0,
         "batch_discount": 0.5,
     },
+    {"model": "house", "input_usd_per_mtok": 0, "output_usd_per_mtok": 0},
     {"model": "text-embedding-3-small", "input_usd_per_mtok": 0.02, "output_usd_per_mtok": 0},
 ]
+NO_COUNTS = {"input_tokens": None, "output_tokens": None}
 CALL = {"input_tokens": 1000, "cache_read_tokens": 0, "output_tokens": 100}  # 0.001 and 0.001
 
 
@@ -79,6 +81,8 @@ def test_parts_of_a_call(tmp_path: Path, columns: dict[str, Any], parts: tuple[f
         (failed_call(0, status=500), "not billed"),
         (call(**(CALL | {"answered_by": "cache"})), "answered by a cache"),
         (call(operation="models", input_tokens=None, output_tokens=None), "not billed"),
+        (call(operation="moderation", input_tokens=None, output_tokens=None), "not billed"),
+        (call(**NO_COUNTS, request_model="house", response_model="house"), "not billed"),
     ],
 )
 def test_what_nobody_bills_is_free(tmp_path: Path, made: dict[str, Any], reason: str) -> None:

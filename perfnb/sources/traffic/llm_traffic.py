@@ -87,7 +87,7 @@ def call_row(exchange: Exchange, digester: Digester, provider: str) -> Row:
     if exchange.asked:
         asked = _request_columns(exchange, exchange.asked, digester)
         attributes["asked"] = {name: asked[name] for name in _ASKED if asked.get(name) is not None}
-    answer = _read_answer(exchange, attributes) if operation != "other" else Answer()
+    answer = _read_answer(exchange, attributes) if operation not in ("moderation", "other") else Answer()
     row |= _answer_columns(exchange, answer, digester, operation)
     row |= _token_columns(row, answer, attributes)
     row["error_type"] = error_type(exchange, answer, row["timeout_ms"])
