@@ -1,0 +1,1 @@
+"""Postgres as a source: statements, sessions, objects and counters, read in read-only transactions."""
