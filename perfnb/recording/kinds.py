@@ -255,12 +255,24 @@ POOL = Kind(
 
 COLLECTION = Kind(
     "collection",
-    "collection",
+    "collection, or collection/field where it has several vectors",
     "a collection of a vector store",
     (
-        *_properties("VARCHAR", engine="qdrant, milvus, redis", version="of the engine", status="as the engine words it", distance="cosine, l2, dot", index="hnsw, ivf_flat, flat …", quantization="scalar, product, binary; missing where none", mode="server, embedded or in memory"),
-        *_properties("BIGINT", points="rows", indexed_points="rows the vector index holds", dimensions="of a vector", segments="parts that are searched apart", full_scan_threshold_kb="below this a filtered part is scanned", indexing_threshold_kb="below this a part has no index", bytes="memory or disk, where told"),
-        *_properties("JSON", build="m, ef_construct, nlist …", search="default ef, nprobe … where they are told", fields="filter fields that are indexed, with type", payload="filter fields there are, with type, where told"),
+        *_properties("VARCHAR", engine="qdrant, milvus, redis", version="of the engine", status="as the engine words it", optimizer="what its optimizer says: ok, or its error", distance="cosine, l2, dot", index="hnsw, ivf_flat, flat …; missing where there is none", quantization="scalar, product, binary; missing where none", mode="server, embedded or in memory"),
+        *_properties("BIGINT", points="rows", indexed_points="rows the vector index holds", pending_points="rows that wait to be indexed or written, where told", dimensions="of a vector", segments="parts that are searched apart", full_scan_threshold_kb="below this a filtered part is scanned", indexing_threshold_kb="below this a part has no index; 0 is never", bytes="memory or disk, where told"),
+        *_properties("BOOLEAN", is_loaded="searches can be answered"),
+        *_properties("JSON", build="m, ef_construct, nlist …", search="default ef, nprobe … where they are told", fields="filter fields that are indexed, with type", payload="filter fields there are, with type, where told", slow_filters="fields without an index that the engine itself names as slowing searches down"),
+    ),
+)  # fmt: skip
+
+STORE = Kind(
+    "store",
+    "host:port",
+    "a vector store's or cache's server",
+    (
+        *_properties("VARCHAR", engine="qdrant, milvus, redis", version="of the engine", mode="server or embedded", eviction="what is thrown out when memory is full: noeviction, allkeys-lru …"),
+        *_properties("BIGINT", memory_limit_bytes="most memory it may use; missing where there is no limit", keys="keys there are", keys_sampled="keys that were looked at", keys_without_expiry="of those, keys that never expire"),
+        *_properties("JSON", prefixes="of the sampled keys: how many begin so, by prefix with its variable parts cut off"),
     ),
 )  # fmt: skip
 
@@ -268,6 +280,7 @@ KINDS: dict[str, Kind] = {
     kind.kind: kind
     for kind in (
         SERVER, DATABASE, SETTING, ROLE_SETTING, EXTENSION, TABLE, COLUMN, INDEX, FOREIGN_KEY, PROGRESS, POOL, COLLECTION,
+        STORE,
     )
 }  # fmt: skip
 
