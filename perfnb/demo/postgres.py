@@ -49,11 +49,22 @@ class PortTaken(NotReachable):
 
 
 class Postgres:
-    """A server with an empty database. ``dsn`` reaches it once entered; leaving stops it and removes its folder."""
+    """A server with an empty database. ``dsn`` reaches it once entered; leaving stops it and removes its folder.
 
-    def __init__(self, log: Path, *, settings: Mapping[str, str] | None = None, run: Run = subprocess.run) -> None:
+    ``installation`` is a folder with ``bin``, ``lib`` and ``share`` of another Postgres than the wheel's.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        installation: Path | None = None,
+        run: Run = subprocess.run,
+    ) -> None:
         self.dsn = ""
         self._log = log
+        self._installation = installation
         self._settings = SETTINGS | dict(settings or {})
         self._run = run
         self._password = secrets.token_urlsafe(12)
@@ -65,7 +76,7 @@ class Postgres:
         return self._keeper.pid
 
     def __enter__(self) -> Self:
-        installation = unpack_server(run=self._run)
+        installation = self._installation or unpack_server(run=self._run)
         sweep()
         for attempt in range(1, START_TRIES + 1):
             folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
@@ -233,7 +244,7 @@ def _account() -> "pwd.struct_passwd | None":
 
 def _readable_copy(server: Path, folder: Path, account: "pwd.struct_passwd | None") -> Path:
     """Return the server where ``account`` can read it; linked where the file system can, else copied."""
-    if account is None:
+    if account is None or _is_open_to_all(server):
         return server
     copy = folder / "server"
     folder.chmod(0o755)
@@ -243,6 +254,11 @@ def _readable_copy(server: Path, folder: Path, account: "pwd.struct_passwd | Non
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(server, copy, symlinks=True)
     return copy
+
+
+def _is_open_to_all(server: Path) -> bool:
+    """Tell whether a system's package put ``server`` where everyone may run it; such a server can't be moved."""
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (server, *server.parents))
 
 
 def _environment(server: Path) -> dict[str, str]:
