@@ -41,9 +41,15 @@ CREATE TABLE documents (
     module text NOT NULL,
     title text NOT NULL,
     body text NOT NULL,
+    about jsonb NOT NULL DEFAULT '{{"language": "en"}}',
     embedding vector({DIMENSIONS}) NOT NULL
 );
-CREATE TABLE sessions (id text PRIMARY KEY, created_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE sessions (
+    id text PRIMARY KEY,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    last_active_at timestamptz NOT NULL DEFAULT now(),
+    preferences text NOT NULL DEFAULT '{{}}'
+);
 CREATE TABLE messages (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     session_id text NOT NULL REFERENCES sessions,
@@ -51,6 +57,9 @@ CREATE TABLE messages (
     content text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE TABLE ratings (message_id bigint PRIMARY KEY REFERENCES messages, stars smallint NOT NULL);
+CREATE TABLE flags (name text PRIMARY KEY, is_on boolean NOT NULL);
+INSERT INTO flags SELECT 'flag-' || n, n % 3 = 0 FROM generate_series(1, 12) n;
 """
 INDEXES = """
 CREATE INDEX documents_embedding ON documents USING hnsw (embedding vector_cosine_ops);

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import psycopg
 
-from perfnb.demo import corpus
+from perfnb.demo import corpus, database
 from perfnb.demo.faults import Fault, merged, named
 from perfnb.demo.keeper import Child, Keeper
 from perfnb.demo.network import scaled
@@ -86,10 +86,21 @@ class Stack:
         """Start Postgres with the corpus and some past conversations in it; returns its DSN."""
         with ThreadPoolExecutor(1) as beside:
             filling = beside.submit(corpus.embedded, f"{self._provider_root}/v1")
-            self._dsn = self._stack.enter_context(Postgres(self.out / "postgres.log")).dsn
+            server = Postgres(self.out / "postgres.log", settings=self._database.get("settings"))
+            self._dsn = self._stack.enter_context(server).dsn
             corpus.fill(self._dsn, filling.result())
         self.add_conversations(1, SESSIONS)
+        database.change(self._dsn, self._database.get("sql", ()))
         return self._dsn
+
+    @property
+    def dsn(self) -> str:
+        """Return how the database is reached; empty where there is none."""
+        return self._dsn
+
+    @property
+    def _database(self) -> Mapping[str, Any]:
+        return merged(fault.database for fault in self.faults)
 
     def add_conversations(self, first: int, last: int) -> None:
         """Give the customers of these numbers a past of sixty messages each."""
@@ -162,10 +173,13 @@ class Stack:
         return {**(habits or {}), **merged(fault.workload for fault in self.faults)}
 
     def begin(self, seconds: float) -> None:
-        """Tell the provider that a run of ``seconds`` begins, for faults that set in part-way through.
+        """Begin a run of ``seconds``: for faults that set in part-way through, and for those of others' work beside it.
 
         :meth:`start_workload` does it; whoever sends requests by other means does it before the first.
         """
+        if jobs := self._database.get("jobs"):
+            told = {"DATABASE_URL": self._dsn, "DESK_JOBS": json.dumps(jobs)}
+            self._start("jobs", [sys.executable, "-m", "perfnb.demo.database"], told)
         if self._begins_at:
             conditions = merged(fault.provider for fault in self.faults)
             self.set_conditions(conditions | {"slow_after_s": self._begins_at * seconds})

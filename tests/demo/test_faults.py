@@ -7,6 +7,7 @@ import pytest
 import perfnb.demo
 from perfnb.checklist import catalogue
 from perfnb.demo.app.settings import Settings, changed
+from perfnb.demo.database import Job
 from perfnb.demo.faults import FAULTS, Fault, merged, named
 from perfnb.demo.network import Way
 from perfnb.demo.provider.conditions import Conditions
@@ -33,20 +34,23 @@ def test_a_fault_changes_something_that_there_is(fault: Fault) -> None:
     assert Conditions.of(fault.provider) != Conditions() or not fault.provider
     assert Habits(**fault.workload) != Habits() or not fault.workload
     assert not fault.network or Way(**fault.network)
-    assert fault.app or fault.provider or fault.network
-    json.dumps([fault.app, fault.provider, fault.workload, fault.network])
+    assert fault.app or fault.provider or fault.network or fault.database
+    assert set(fault.database) <= {"settings", "sql", "jobs"}
+    assert all(Job(**told).sql for told in fault.database.get("jobs", ()))
+    json.dumps([fault.app, fault.provider, fault.workload, fault.network, fault.database])
 
 
 def test_the_healthy_app_differs_from_every_fault() -> None:
     changes = [
-        json.dumps([f.app, f.provider, f.workload, f.network, f.begins_at], sort_keys=True) for f in FAULTS.values()
+        json.dumps([f.app, f.provider, f.workload, f.network, f.database, f.begins_at], sort_keys=True)
+        for f in FAULTS.values()
     ]
     assert len(set(changes)) == len(FAULTS)
 
 
 def test_no_cause_is_named_where_a_check_could_read_it() -> None:
     folder = Path(perfnb.demo.__file__).parent
-    told = {path: path.read_text() for path in folder.rglob("*.py") if path.name not in ("faults.py", "stack.py")}
+    told = {path: path.read_text() for path in folder.rglob("*.py") if path.parent.name != "faults"}
     found = [(path.name, cause) for path, text in told.items() for cause in FAULTS if f'"{cause}"' in text]
     assert found == []
     assert set(FAULTS).isdisjoint(each.name for each in fields(Settings))

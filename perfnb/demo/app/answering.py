@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -15,6 +16,7 @@ from perfnb.demo.app.handbook import handbook
 from perfnb.demo.app.measurements import Measurements
 from perfnb.demo.app.models import Message, Models, is_acceptable
 from perfnb.demo.app.processing import Vocabulary, normalised
+from perfnb.demo.app.records import SESSION, Records
 from perfnb.demo.app.settings import Settings
 from perfnb.demo.app.store import Passage, Store
 from perfnb.demo.app.telemetry import tracer
@@ -51,6 +53,7 @@ class Desk:
     ) -> None:
         self.settings = settings
         self.store = store
+        self.records = Records(store)
         self.models = models
         self.cache = cache
         self.measurements = measurements
@@ -79,19 +82,30 @@ class Desk:
     async def _answered(
         self, question: str, history: Sequence[Message], session_id: str | None, key: str | None
     ) -> AsyncIterator[str]:
+        said: list[str] = []
         with self.measurements.time("turn_processing", "chat"):
-            prepared = await self.prepare(question, history)
-            said: list[str] = []
-            async for piece in self.generate(prepared):
-                said.append(piece)
-                yield piece
+            async with self._held(session_id):
+                prepared = await self.prepare(question, history, session_id)
+                async for piece in self.generate(prepared):
+                    said.append(piece)
+                    yield piece
         answer = Answer("".join(said), prepared.sources)
         if key:
             self.cache.put(key, answer)
         if session_id:
             await self.store.add_turn(session_id, question, answer.text)
 
-    async def prepare(self, question: str, history: Sequence[Message]) -> Prepared:
+    @asynccontextmanager
+    async def _held(self, session_id: str | None) -> AsyncIterator[None]:
+        """Keep a transaction open meanwhile, if the settings want that."""
+        if self.settings.transaction == "statement":
+            yield
+            return
+        async with self.store.connection() as connection:
+            await connection.execute(SESSION, (session_id or "customer-2",))
+            yield
+
+    async def prepare(self, question: str, history: Sequence[Message], session_id: str | None = None) -> Prepared:
         """Return the prompt for a question: its passages found, ordered and fitted into the budget."""
         words = await self.vocabulary.words()
         question = await normalised(question, words, self.settings)
@@ -100,6 +114,9 @@ class Desk:
         with tracer.start_as_current_span("rewrite"):
             wanted = standalone(question, history)
         found = await self.retrieve(wanted)
+        if self.settings.records != "none":
+            with tracer.start_as_current_span("records"):
+                await self.records.read(self.settings.records, question, session_id, found)
         chosen = await self.rerank(wanted, found)
         with tracer.start_as_current_span("prompt") as span:
             context = await self._context(chosen)
@@ -239,7 +256,15 @@ def standalone(question: str, history: Sequence[Message]) -> str:
 
 def worded(question: str) -> list[str]:
     """Return the question as it was asked and in other words, for searches that are put in several ways."""
-    return [question, f"Python documentation: {question}", " ".join(sorted(set(question.lower().split())))]
+    words = question.lower().split()
+    return [
+        question,
+        f"Python documentation: {question}",
+        " ".join(sorted(set(words))),
+        " ".join(sorted(words, key=len)[-4:]),
+        f"An example of it: {question}",
+        " ".join(reversed(words)),
+    ]
 
 
 def shared_words(question: str, passage: Passage) -> float:

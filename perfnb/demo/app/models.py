@@ -55,10 +55,14 @@ class Models:
 
     async def _embedded(self, texts: Sequence[str]) -> list[list[float]]:
         now = self._settings()
-        with self._measurements.time("llm_calls", "embeddings"):
-            answer = await self._client().embeddings.create(model=now.embedding_model, input=list(texts))
-        self._measurements.count_tokens(now.embedding_model, answer.usage)
-        return [each.embedding for each in answer.data]
+        found: list[list[float]] = []
+        for start in range(0, len(texts), now.embed_at_once):
+            part = list(texts[start : start + now.embed_at_once])
+            with self._measurements.time("llm_calls", "embeddings"):
+                answer = await self._client().embeddings.create(model=now.embedding_model, input=part)
+            self._measurements.count_tokens(now.embedding_model, answer.usage)
+            found += [each.embedding for each in answer.data]
+        return found
 
     async def say(self, messages: Sequence[Message], *, model: str = "", **options: Any) -> str:
         """Return the model's whole answer, not streamed: for short answers nobody reads as they come."""

@@ -43,6 +43,15 @@ class Settings:
         warm_up: Load what the first request needs at start.
         errors: Tell failures by status, or in the body of a 200.
         start_event: Open the stream before there is anything to say.
+        pool: Connections to the database are shared, or made anew for each statement.
+        pool_size: Most connections …
+        pool_least: … and those that are opened at the start.
+        transaction: A statement each, or one that stays open until the answer is complete.
+        records: What else is read for each question (:mod:`perfnb.demo.app.records`).
+        search: How passages are searched for: all of them; by euclidean distance; or those of one language alone.
+        store: Passages of a document are stored together or one by one.
+        embed_at_once: Texts in one request for embeddings.
+        passage_characters: Length of the passages an uploaded document is cut into.
     """
 
     model: str = "sim-balanced"
@@ -78,6 +87,17 @@ class Settings:
     warm_up: bool = True
     errors: Literal["status", "body"] = "status"
     start_event: bool = False
+    pool: Literal["shared", "none"] = "shared"
+    pool_size: int = 8
+    pool_least: int = 2
+    transaction: Literal["statement", "whole answer"] = "statement"
+    records: Literal[
+        "none", "passages", "ratings", "flags", "session", "messages", "words", "volume", "ranking", "statistics"
+    ] = "none"
+    search: Literal["all", "euclidean", "language"] = "all"
+    store: Literal["together", "one by one"] = "together"
+    embed_at_once: int = 64
+    passage_characters: int = 600
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Self:

@@ -46,7 +46,11 @@ def create_app(settings: Settings, dsn: str) -> FastAPI:
     """Return the app."""
     measurements = Measurements()
     desk = Desk(
-        settings, Store(dsn), Models(lambda: desk.settings, measurements), AnswerCache(measurements), measurements
+        settings,
+        Store(dsn, settings),
+        Models(lambda: desk.settings, measurements),
+        AnswerCache(measurements),
+        measurements,
     )
 
     @asynccontextmanager
@@ -92,7 +96,7 @@ def _add_answers(app: FastAPI, desk: Desk) -> None:
 
     @app.post("/ingest")
     async def ingest(document: Document) -> dict[str, int]:
-        pieces = cut(document.body)
+        pieces = cut(document.body, desk.settings.passage_characters)
         embeddings = await desk.models.embed([f"{document.title}\n{piece}" for piece in pieces])
         await desk.store.add(document.module, document.title, pieces, embeddings)
         return {"passages": len(pieces)}

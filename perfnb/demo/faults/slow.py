@@ -1,44 +1,10 @@
-"""Every cause that can be staged live: what to change, and what else truly follows from it.
+"""Faults that make users wait."""
 
-A fault changes settings of the app, conditions of the provider, habits of the users or the network between app and
-provider. Nothing that a check can see names the fault.
-"""
-
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from perfnb.errors import WrongUse
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One staged cause.
-
-    Attributes:
-        app: Settings of the app to change (:class:`perfnb.demo.app.settings.Settings`).
-        provider: Conditions of the provider (:class:`perfnb.demo.provider.conditions.Conditions`).
-        workload: Habits of the users (:class:`perfnb.demo.workload.Habits`).
-        network: The way between app and provider (:class:`perfnb.demo.network.Way`).
-        begins_at: Part of the run after which the provider's conditions set in.
-        consequences: Causes that are truly present too when this one is.
-        note: What is done, in a sentence.
-    """
-
-    cause: str
-    area: str
-    note: str
-    app: Mapping[str, Any] = field(default_factory=dict)
-    provider: Mapping[str, Any] = field(default_factory=dict)
-    workload: Mapping[str, Any] = field(default_factory=dict)
-    network: Mapping[str, Any] = field(default_factory=dict)
-    begins_at: float = 0
-    consequences: tuple[str, ...] = ()
-
+from perfnb.demo.faults.fault import Fault
 
 _REPEATED = {"repeat_share": 0.85, "session_share": 0.1}
 
-_SLOW = (
+FAULTS = (
     Fault(
         "no-streaming",
         "slow",
@@ -228,90 +194,3 @@ _SLOW = (
         consequences=("python-hot-spot",),  # making TLS contexts is what the processor then does most
     ),
 )
-
-_COSTS = (
-    Fault(
-        "oversized-model",
-        "costs",
-        "A premium model at twelve times the price gives fifty-word answers to simple questions.",
-        app={"model": "sim-premium"},
-    ),
-    Fault(
-        "no-embedding-cache",
-        "costs",
-        "A wiki sends its four documents again and again, and all of them are embedded anew each time.",
-        app={"cache_embeddings": False},
-        workload={"sync_share": 0.45},
-    ),
-    Fault(
-        "verbose-system-prompt",
-        "costs",
-        "Three thousand tokens of house rules stand in every prompt.",
-        app={"handbook_characters": 14_000},
-    ),
-    Fault(
-        "no-output-limit",
-        "costs",
-        "Answers are asked for in full detail, and no call sets a cap.",
-        app={"answer_words": 0, "max_tokens": 0},
-        workload={"rate": 1.5, "session_share": 0.15},
-    ),
-    Fault(
-        "redundant-prompt-text",
-        "costs",
-        "Each question is searched for in three wordings, and a passage found three times is in the prompt three times.",
-        app={"queries": 3, "top_k": 9},
-    ),
-    Fault(
-        "no-usage-tracking",
-        "costs",
-        "Streams are not asked for their usage, so nobody knows what a call took.",
-        app={"count_usage": False},
-    ),
-    Fault(
-        "costly-embedding-model",
-        "costs",
-        "A wiki's documents are embedded by a model at six times the price.",
-        app={"embedding_model": "sim-embedding-premium"},
-        workload={"sync_share": 0.45, "sync_documents": 100},
-    ),
-    Fault(
-        "heavy-tool-schemas",
-        "costs",
-        "The agent offers the company's forty tools with every call, of which no question needs one.",
-        app={"toolbox": "company"},
-        workload={"agent_share": 0.4},
-    ),
-    Fault(
-        "unstable-prompt-prefix",
-        "costs",
-        "The time of day stands before fifteen hundred tokens that are the same in every prompt.",
-        app={"clock": True, "handbook_characters": 6000},
-    ),
-    Fault(
-        "bulk-at-full-price",
-        "costs",
-        "A job in the background summarises all documentation at the price of calls that somebody waits for.",
-        app={"summaries": True},
-    ),
-)
-
-FAULTS: Mapping[str, Fault] = {fault.cause: fault for fault in (*_SLOW, *_COSTS)}
-
-
-def named(causes: Iterable[str]) -> tuple[Fault, ...]:
-    """Return the faults of these causes; raises WrongUse for one that can't be staged."""
-    wanted = tuple(causes)
-    if unknown := [cause for cause in wanted if cause not in FAULTS]:
-        raise WrongUse(f"no fault for {', '.join(unknown)}", hint=f"there are {', '.join(sorted(FAULTS))}")
-    return tuple(FAULTS[cause] for cause in wanted)
-
-
-def merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the changes of several faults together; raises WrongUse where two want different things."""
-    together: dict[str, Any] = {}
-    for part in parts:
-        for name, value in part.items():
-            if together.setdefault(name, value) != value:
-                raise WrongUse(f"two faults set {name} differently", hint="stage them one at a time")
-    return together
