@@ -14,7 +14,6 @@ was predicted for at least nine of ten changes, each judged by its main metric. 
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 import time
@@ -34,8 +33,6 @@ from perfnb.staging import DEMO_APP, EXPORT_S, Staged, staged
 from perfnb.target import KnobSettings, Request
 from perfnb.trials import Knob, MetricResult, Plan, TrialProgress, TrialResult, run_trial
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- calibration: begin -->", "<!-- calibration: end -->"
 RECORDING = "calibration.perfnb"
 CLAIM = 0.9
 SHOWN = ("request_usd", "request_duration_ms", "time_to_first_token_ms", "input_tokens", "output_tokens")
@@ -156,7 +153,9 @@ def main() -> int:
     else:
         print(as_table(found))
     if options.readme:
-        _write_readme(as_table(found))
+        from readme import write_table
+
+        write_table("calibration", as_table(found))
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
     return 0 if share(found, "is_within") >= CLAIM else 1
 
@@ -358,11 +357,6 @@ def _progress(told: TrialProgress) -> None:
 def _tell(line: str) -> None:
     if line:
         print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-
-
-def _write_readme(table: str) -> None:
-    text = README.read_text()
-    README.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL))
 
 
 if __name__ == "__main__":

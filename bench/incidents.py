@@ -15,7 +15,6 @@ agree within 2 %.
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 import time
@@ -30,9 +29,7 @@ from perfnb.demo.faults import FAULTS
 from perfnb.recording import Recording
 from perfnb.staging import BILL, DEMO_APP, StagedApp, record_demo
 
-README = Path(__file__).parent.parent / "README.md"
 BILL_TOLERANCE = 0.02
-BEGIN, END = "<!-- incidents: begin -->", "<!-- incidents: end -->"
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,9 @@ def main() -> int:
     else:
         print(as_table(incidents, named_healthy))
     if options.readme:
-        _write_readme(as_table(incidents, named_healthy))
+        from readme import write_table
+
+        write_table("incidents", as_table(incidents, named_healthy))
     good = all(incident.is_good for incident in incidents) and not named_healthy
     return 0 if good else 1
 
@@ -180,11 +179,6 @@ def as_table(incidents: Iterable[Incident], healthy: list[str]) -> str:
         )
     lines.append(f"| (healthy app) | | {'nothing named' if not healthy else '**named**'} | | {', '.join(healthy)} | |")
     return "\n".join(lines)
-
-
-def _write_readme(table: str) -> None:
-    text = README.read_text()
-    README.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL))
 
 
 if __name__ == "__main__":
