@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "perfnb"
 # Lowest first; rooms of one floor do not import each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("finding", "target", "steps", "bundled", "recording", "demo", "tokens"),
-    ("objectives", "profiles", "prompts", "prices", "recipes"),
+    ("finding", "target", "steps", "bundled", "recording", "demo", "tokens", "sql"),
+    ("objectives", "profiles", "prompts", "prices", "plans", "recipes"),
     ("sources", "attribution", "checklist"),
     ("widgets", "recorder", "importing", "doctor", "terminal", "budgets", "load", "estimates", "knobs"),
     ("trials",),
