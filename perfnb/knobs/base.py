@@ -63,8 +63,11 @@ class Kind(Protocol):
 def kinds() -> dict[str, Kind]:
     """Return every kind of knob by name."""
     from perfnb.knobs import app, llm, restart
+    from perfnb.knobs.postgres import index, role_settings
 
-    found: dict[str, Kind] = {"llm": llm, "http": app, "restart": restart}
+    found: dict[str, Kind] = {
+        "llm": llm, "http": app, "restart": restart, role_settings.KIND: role_settings, index.KIND: index,
+    }  # fmt: skip
     return {point.name: point.load() for point in entry_points(group=GROUP)} | found
 
 
