@@ -246,6 +246,8 @@ def _operator(node: exp.Expr) -> str:
     if isinstance(node, exp.Operator):
         text = str(node.args.get("operator", "")).removeprefix("pg.")
         return text if text in DISTANCES else ""
+    if isinstance(node, exp.CosineDistance):
+        return "<=>"
     return _FUNCTIONS.get(node.name.lower(), "") if isinstance(node, exp.Anonymous) else ""
 
 

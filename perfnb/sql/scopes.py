@@ -92,7 +92,8 @@ def _add(scope: Scope, source: exp.Expr, ctes: dict[str, exp.Expr]) -> None:
         table = table_name(source)
         if table in ctes:
             scope.inner[name or table] = ctes[table]
-        scope.sources[name or table or f"?{len(scope.sources)}"] = None if table in ctes else table or None
+        known_as = name or table.rpartition(".")[2] or f"?{len(scope.sources)}"
+        scope.sources[known_as] = None if table in ctes else table or None
         return
     name = name or f"?{len(scope.sources)}"
     scope.sources[name] = None
