@@ -104,6 +104,9 @@ def record(
         list[str] | None, typer.Option(help="URL a probe asks, one request at a time; repeat for several.")
     ] = None,
     log: Annotated[list[Path] | None, typer.Option(help="Log file to follow; repeat for several.")] = None,
+    qdrant: Annotated[str | None, typer.Option(help="Qdrant's URL, or the folder of a qdrant-edge shard.")] = None,
+    milvus: Annotated[str | None, typer.Option(help="Milvus' URI, or a file of Milvus Lite.")] = None,
+    redis: Annotated[str | None, typer.Option(help="Redis' URL.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after so long.", min=0.1)] = None,
     content: Annotated[
         ContentMode, typer.Option(help="Keep digests of prompts, or their full text.")
@@ -118,14 +121,14 @@ def record(
     requests = tuple(Request(each, method="GET") for each in url or ())
     target = Target.load(
         upstream=upstream, listen=listen, app=app_url, otlp=otlp or None, pid=pid, logs=log,
-        command=tuple(command or ()), requests=requests,
+        command=tuple(command or ()), requests=requests, qdrant=qdrant, milvus=milvus, redis=redis,
     )  # fmt: skip
     path = out or recorder.default_path()
     with recorder.Recorder(target, path, content=content.value, tell=_say) as made:
         if not made.running:
             raise WrongUse(
                 "there is nothing to record",
-                hint="name at least one of --upstream, --listen with --app, --otlp, --pid, --url, --log, or a command",
+                hint="name at least one of --upstream, --listen with --app, --otlp, --pid, --url, --log, --qdrant, --milvus, --redis, or a command",
             )
         for name, value in made.environment().items():
             _say(f"{name}={value}")

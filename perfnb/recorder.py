@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -180,12 +181,20 @@ class Recorder:
             from perfnb.sources.logs import Logs
 
             self.start("logs", lambda: Logs(self._writer.write, target.logs))
+        self._start_stores()
         if (pid := self._pid()) is not None:
             self.watch_process(pid)
         if target.requests:
             from perfnb.sources.probe import Probe
 
             self.start("probe", lambda: Probe(path, target.requests, lag_url=target.health))
+
+    def _start_stores(self) -> None:
+        from perfnb.sources.vector_stores import STORES
+
+        for name, of in STORES.items():
+            if address := getattr(self.target, name):
+                self.start(name, partial(of, self._writer.write, address))
 
     def _start_command(self, variables: Variables | None = None) -> None:
         given = os.environ | self.environment() | dict(variables or {})

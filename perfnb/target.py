@@ -58,6 +58,9 @@ class Target:
         requests: What the probe sends.
         logs: Log files to follow.
         dsn: Postgres.
+        qdrant: Qdrant's URL, or the folder of a qdrant-edge shard.
+        milvus: Milvus' URI, or a file of Milvus Lite.
+        redis: Redis' URL.
         knobs: What of the app can be set while it runs.
     """
 
@@ -70,6 +73,9 @@ class Target:
     requests: tuple[Request, ...] = ()
     logs: tuple[Path, ...] = ()
     dsn: str | None = None
+    qdrant: str | None = None
+    milvus: str | None = None
+    redis: str | None = None
     health: str | None = None
     knobs: tuple[KnobSettings, ...] = ()
 

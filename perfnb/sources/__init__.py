@@ -35,6 +35,9 @@ def kinds() -> tuple[Kind, ...]:
         Kind("logs", ("spans",), "--log FILE", ready.logs),
         Kind("process", ("samples",), "--pid PID", ready.process),
         Kind("stacks", ("stacks",), "--pid PID", ready.stacks),
+        Kind("qdrant", ("catalog", "samples"), "--qdrant URL", ready.qdrant),
+        Kind("milvus", ("catalog", "samples"), "--milvus URI", ready.milvus),
+        Kind("redis", ("catalog", "samples"), "--redis URL", ready.redis),
     )
     return (*ours, *(_loaded(point) for point in entry_points(group="perfnb.sources")))
 

@@ -1,6 +1,7 @@
 """Whether each source would start for a target: one function a source, none of which changes anything.
 
-Nothing is sent to an address but the opening of a connection, and only to addresses the target names.
+Nothing is sent to an address but the opening of a connection, and what a vector store is asked for its state; only to
+addresses the target names.
 """
 
 import os
@@ -80,6 +81,27 @@ def stacks(target: Target) -> Readiness:
     except PerfnbError as error:
         return Readiness("stacks", False, error.message, error.hint)
     return Readiness("stacks", False, "py-spy works here; no process named", NO_PID)
+
+
+def qdrant(target: Target) -> Readiness:
+    """Tell whether Qdrant answers."""
+    return _store("qdrant", target.qdrant, "--qdrant URL")
+
+
+def milvus(target: Target) -> Readiness:
+    """Tell whether Milvus answers."""
+    return _store("milvus", target.milvus, "--milvus URI")
+
+
+def redis(target: Target) -> Readiness:
+    """Tell whether Redis answers."""
+    return _store("redis", target.redis, "--redis URL")
+
+
+def _store(name: str, address: str | None, switch: str) -> Readiness:
+    from perfnb.sources.vector_stores import STORES
+
+    return STORES[name](_drop, address).probe() if address else Readiness(name, False, f"no {name} named", switch)
 
 
 def pid_of(target: Target) -> int | None:
