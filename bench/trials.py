@@ -4,7 +4,9 @@ Claims: at most 5 % false verdicts over 200 pairs or more; a run of load begins 
 run as A and as B; its blocks are then judged as many trials would have: from each start in turn, at the planned looks.
 Beside it the usual way on the same requests: as many blocks before as after, all requests pooled, Mann-Whitney at 5 %.
 200 pairs take about 10 minutes; ``--slower 0.1`` makes B's answers take a tenth longer and asks how soon that is found.
-``--demo`` runs A against A on the demo stack instead, both arms at once through the LLM proxy (about 15 minutes).
+``--demo`` runs A against A on the demo stack instead, both arms at once through the LLM proxy (about 15 minutes);
+``--demo --slower 0.1`` makes the demo's provider a tenth slower in B, in turns, and runs one whole trial as it is
+planned by default; with ``--neighbour`` two busy processes join on the same machine half-way through its pairs.
 """
 
 import argparse
@@ -26,11 +28,12 @@ from aiohttp import web
 from scipy.stats import mannwhitneyu
 
 from perfnb import incident
+from perfnb.demo.stack import Stack
 from perfnb.load import Block, Entry, Generator, Workload, fresh_trace_id
 from perfnb.recording import Recording
 from perfnb.staging import staged
 from perfnb.target import Request
-from perfnb.trials import Plan, run_trial
+from perfnb.trials import Plan, TrialProgress, run_trial
 from perfnb.trials.judge import judge
 from perfnb.trials.measure import Evidence, ratios
 from perfnb.try_a_change.live import Live
@@ -48,10 +51,17 @@ def main() -> None:
     parser.add_argument("--slower", type=float, default=0.0, help="part by which B is slower; 0 is A against A")
     parser.add_argument("--format", choices=["text", "json"], default="text")
     parser.add_argument("--demo", action="store_true", help="A against A on the demo stack")
+    parser.add_argument(
+        "--neighbour", action="store_true", help="with --demo: something else takes the machine half-way"
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         asyncio.run(serve())
+        return
+    if options.demo and (options.slower or options.neighbour):
+        result = tried_on_demo(options.slower, neighbour=options.neighbour)
+        print(json.dumps(result, indent=2))
         return
     if options.demo:
         result = measured_on_demo(options.pairs, options.seconds, min(options.rate, DEMO_RATE))
@@ -115,6 +125,54 @@ def measured_on_demo(pairs: int, seconds: float, rate: float) -> dict[str, Any]:
         d = ratios(blocks, [(number, number) for number in sorted({number for number, _ in blocks})])
         evidence.close()
     return _result(d, 0.0, result.void_pairs) | {"start_s": None, "next_s": None, "pooled": None}
+
+
+def tried_on_demo(slower: float, *, neighbour: bool, seconds: float = 8.0, rate: float = 6.0) -> dict[str, Any]:
+    """Run one trial of a provider that is slower by the part ``slower``; return its verdict and what there was to find.
+
+    With ``neighbour`` two busy processes take the machine's cores from the fifth pair on.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.ExitStack() as stack,
+        staged(Path(folder) / "demo.perfnb", time_scale=2) as stage,
+    ):
+        stage.demo.run_workload(stage.users_url, 3)
+        opened = incident.open(Path(folder) / "demo.perfnb")
+        live = Live.of(opened)
+        assert isinstance(live, Live), live
+        live.knob("desk").set({"enable_caching": False})
+
+        def progress(told: TrialProgress) -> None:
+            if neighbour and told.pair >= 5 and not joined:
+                joined.extend(stack.enter_context(_busy()) for _ in range(2))
+
+        joined: list[int] = []
+        knob = _SlowerProvider(stage.demo)
+        result = run_trial(
+            opened.recording,
+            knob,
+            slower,
+            live.workload(rate),
+            Plan(seconds=seconds),
+            changing=_changing,
+            progress=progress,
+        )
+    found = result.metrics[0]
+    return {
+        "planted": slower, "neighbour": bool(joined), "outcome": result.outcome, "pairs": result.pairs,
+        "void": result.void_pairs, "measured": [found.low - 1, found.ratio - 1, found.high - 1],
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _busy() -> Iterator[int]:
+    """Keep a core busy."""
+    with subprocess.Popen([sys.executable, "-c", "while True: sum(range(10000))"]) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
 
 
 def _result(d: dict[str, list[float]], slower: float, void: int) -> dict[str, Any]:
@@ -214,8 +272,26 @@ class _Slower:
         self.set(0.0)
 
 
+class _SlowerProvider:
+    """The part by which everything the demo's provider does takes longer."""
+
+    name = title = "slower provider"
+
+    def __init__(self, demo: Stack) -> None:
+        self._demo = demo
+
+    def current(self) -> float:
+        return 0.0
+
+    def set(self, value: float) -> None:
+        self._demo.set_conditions({"slow_factor": 1 + value})
+
+    def undo(self) -> None:
+        self.set(0.0)
+
+
 @contextlib.contextmanager
-def _changing(_: Recording, knob: _Slower, value: float) -> Iterator[None]:
+def _changing(_: Recording, knob: Any, value: float) -> Iterator[None]:
     knob.set(value)
     try:
         yield
