@@ -271,8 +271,8 @@ STORE = Kind(
     "a vector store's or cache's server",
     (
         *_properties("VARCHAR", engine="qdrant, milvus, redis", version="of the engine", mode="server or embedded", eviction="what is thrown out when memory is full: noeviction, allkeys-lru …"),
-        *_properties("BIGINT", memory_limit_bytes="most memory it may use; missing where there is no limit", keys="keys there are", keys_sampled="keys that were looked at", keys_without_expiry="of those, keys that never expire"),
-        *_properties("JSON", prefixes="of the sampled keys: how many begin so, by prefix with its variable parts cut off"),
+        *_properties("BIGINT", memory_limit_bytes="most memory it may use; missing where there is no limit", keys="keys there are", keys_without_expiry="keys that never expire", keys_sampled="keys whose names were looked at"),
+        *_properties("JSON", prefixes="of the sampled keys: how many begin with a word that several begin with; all others under *"),
     ),
 )  # fmt: skip
 

@@ -80,7 +80,8 @@ class Milvus(Polled):
         }
         for name in sorted(client.list_collections()):
             indexes = [client.describe_index(name, index) for index in client.list_indexes(name)]
-            told = client.describe_collection(name), client.get_collection_stats(name), client.get_load_state(name)
+            state = {} if self.is_embedded else client.get_load_state(name)  # a file is loaded by its app, not by us
+            told = client.describe_collection(name), client.get_collection_stats(name), state
             yield from collection_rows(taken, server, *told, [each for each in indexes if each], about)
         values = {} if self.is_embedded else metric_values(self._metrics())
         for metric, value in values.items():

@@ -21,7 +21,7 @@ def collection_rows(
     by_field = {str(each.get("field_name")): each for each in indexes}
     name = str(told["collection_name"])
     shared = {
-        "is_loaded": _word(state.get("state")).lower() == "loaded",
+        "is_loaded": _word(state["state"]).lower() == "loaded" if "state" in state else None,
         "payload": {name: type_of(each).lower() for name, each in fields.items() if name not in vectors and not each.get("is_primary")},
         "fields": {name: str(each.get("index_type", "")).lower() for name, each in by_field.items() if name not in vectors},
     }  # fmt: skip

@@ -91,10 +91,14 @@ class Qdrant(Polled):
             found = self._api.request(type_=dict, method="GET", url=path, path_params=parts)
         except UnexpectedResponse as error:
             raise _refused(self._url, error.status_code) from None
+        except ValueError:
+            raise _stranger(self._url, "what it answers is no JSON") from None
         except (ApiException, OSError):
             raise NotReachable(
                 f"no Qdrant answers at {host_and_port(self._url, 6333)}", hint="start it, or mend --qdrant URL"
             ) from None
+        if path.startswith("/collections") and "result" not in (found or {}):
+            raise _stranger(self._url, "it tells no collections")
         return dict(found or {})
 
     def _maybe(self, path: str) -> dict[str, Any]:
@@ -148,7 +152,11 @@ def _refused(url: str, status: int | None) -> NotPermitted | NotReachable:
     where = host_and_port(url, 6333)
     if status in (401, 403):
         return NotPermitted(f"Qdrant at {where} wants a key", hint=f"set {KEY} to a read-only key")
-    return NotReachable(f"{where} answers {status}, not as Qdrant does", hint="mend --qdrant URL")
+    return _stranger(url, f"it answers {status}")
+
+
+def _stranger(url: str, why: str) -> NotReachable:
+    return NotReachable(f"{host_and_port(url, 6333)} is no Qdrant: {why}", hint="mend --qdrant URL")
 
 
 def _unit(metric: str) -> str:

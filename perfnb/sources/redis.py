@@ -1,7 +1,7 @@
 """Read Redis or Valkey: memory, hits and evictions, commands, keys that never expire, vector indexes.
 
 Read only, a few commands a look. REDIS_PASSWORD is sent where it is set, and no password is ever written. Of keys, a
-sample is looked at with SCAN, and only what they begin with is written, its variable parts cut off.
+sample is looked at with SCAN, and only first words that several of them share are written.
 """
 
 import contextlib
@@ -75,13 +75,14 @@ class Redis(Polled):
         about = {"engine": "redis", "version": str(info.get("redis_version", "")), "mode": "server"}
         limit = info.get("maxmemory") or None
         own = {"eviction": info.get("maxmemory_policy"), "memory_limit_bytes": limit, "keys": int(values["keys"])}
+        own |= {"keys_without_expiry": int(values["keys"] - values["keys_with_expiry"])}
         yield thing(taken, server, "store", server, {**about, **own, **self._keys})
         for name in self._index_names(client):
             for field, known in index_properties(client.execute_command("FT.INFO", name)):
                 yield thing(taken, server, "collection", f"{name}/{field}", {**known, **about})
 
-    def _sampled_keys(self, client: Any) -> list[tuple[str, bool]]:
-        """Return some keys, each with whether it expires; SCAN does not block a server as KEYS does."""
+    def _sampled_keys(self, client: Any) -> list[str]:
+        """Return the names of some keys; SCAN does not block a server as KEYS does, and counts as no hit."""
         keys: list[bytes] = []
         cursor = 0
         while len(keys) < KEYS_SAMPLED:
@@ -89,12 +90,7 @@ class Redis(Polled):
             keys += found
             if cursor == 0:
                 break
-        keys = keys[:KEYS_SAMPLED]
-        with client.pipeline(transaction=False) as pipeline:
-            for key in keys:
-                pipeline.pttl(key)
-            lives = pipeline.execute()
-        return [(key.decode("utf-8", "replace"), life != -1) for key, life in zip(keys, lives, strict=True)]
+        return [key.decode("utf-8", "replace") for key in keys[:KEYS_SAMPLED]]
 
     def _index_names(self, client: Any) -> list[str]:
         """Return the names of search indexes; none where the server has no search."""

@@ -26,9 +26,8 @@ COPIED = {
 """Fields of INFO that are kept, and what they are called."""
 
 PREFIXES_MOST = 20
-PREFIX_LENGTH = 40
-# A part of a key that holds a digit, or is long, is likely an id; the part before it says what it is a key of.
-_PART = re.compile(r"[:/|.#]")
+PREFIX_FROM = 5  # fewer keys than these may begin with a person's name
+_WORD = re.compile(r"[A-Za-z_-]{1,40}[:/|]")
 
 
 def info_values(info: Mapping[str, Any]) -> dict[str, float]:
@@ -48,25 +47,21 @@ def unit_of(metric: str) -> str:
     return {"bytes": "bytes", "ms": "ms", "fragmentation": "ratio"}.get(metric.rpartition("_")[2], "count")
 
 
-def key_facts(keys: Sequence[tuple[str, bool]]) -> dict[str, Any]:
-    """Return what sampled keys, each with whether it expires, tell: how many, without expiry, and their prefixes."""
-    counted = Counter(prefix_of(key) for key, _ in keys)
-    return {
-        "keys_sampled": len(keys),
-        "keys_without_expiry": sum(not expires for _, expires in keys),
-        "prefixes": dict(counted.most_common(PREFIXES_MOST)),
-    }
+def key_facts(keys: Sequence[str]) -> dict[str, Any]:
+    """Return what the names of sampled keys tell: how many there are, and how many begin with the same word."""
+    counted = Counter(prefix_of(key) for key in keys)
+    shared = {prefix: count for prefix, count in counted.most_common(PREFIXES_MOST) if count >= PREFIX_FROM}
+    others = len(keys) - sum(count for prefix, count in shared.items() if prefix != "*")
+    return {"keys_sampled": len(keys), "prefixes": {**shared, "*": others} if others else shared}
 
 
 def prefix_of(key: str) -> str:
-    """Return what a key begins with, up to the first part that may name a person or a thing; ``*`` where that is all.
+    """Return the word that a key begins with, where its parts are told apart; ``*`` where it is in one piece.
 
-    ``session:4f2a:history`` is ``session:*``; a key in one piece is never shown.
+    ``session:4f2a:history`` is ``session:*``.
     """
-    parts = _PART.split(key)
-    if len(parts) == 1 or not re.fullmatch(r"[A-Za-z_-]{1,40}", parts[0]):
-        return "*"
-    return key[: len(parts[0]) + 1][:PREFIX_LENGTH] + "*"
+    found = _WORD.match(key)
+    return f"{found.group()}*" if found else "*"
 
 
 def index_properties(told: Any) -> Iterator[tuple[str, dict[str, Any]]]:
