@@ -3,7 +3,8 @@
 A trial sends traffic of its own and changes the target meanwhile, so what was recorded during it says nothing of how
 things are: requests, calls, spans, samples and stacks from its first request to its last answer are left out, and so
 is whatever else carries an arm of it or lies in its traces. :class:`OfTrial` is the other side: the same tables with
-one trial's traffic in them, so that all that is known of calls and requests can be asked of it too.
+one trial's traffic in them, so that all that is known of calls and requests can be asked of it too. A trial of one
+statement sends no traffic, yet the database works for it meanwhile, and others may wait: its time is left out likewise.
 """
 
 from pathlib import Path
@@ -24,6 +25,9 @@ UNION ALL
 SELECT split_part(arm, '/', 1), trace_id, start_time,
        start_time + CAST(coalesce(duration_ms, 0) * 1e6 AS BIGINT)
 FROM llm_calls WHERE arm IS NOT NULL
+UNION ALL
+SELECT body ->> '$.trial', NULL, CAST(body ->> '$.started_ns' AS BIGINT), CAST(body ->> '$.ended_ns' AS BIGINT)
+FROM events WHERE kind = 'trial' AND body ->> '$.mode' IN ('session', 'rolled back')
 """
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from perfnb.trials.design import Plan
 from perfnb.trials.statistics import Comparison, compare, holm, p_of_t
 
-Outcome = Literal["better", "worse", "no practical change", "undecided", "withheld", "aborted", "stopped"]
+Outcome = Literal["better", "worse", "no practical change", "undecided", "withheld", "aborted", "stopped", "estimated"]
 
 LEAST_PAIRS = 3
 

@@ -41,6 +41,17 @@ METRICS: Mapping[str, Metric] = {
     )
 }
 
+STATEMENT_METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("statement_ms", "time of the statement", "ms", 2),
+        Metric("statement_blocks", "blocks the statement touches", "blocks"),
+        Metric("statement_rows", "rows the statement returns (more is better)", "rows", 1),
+    )
+}
+"""What trials of one statement compare."""
+KNOWN: Mapping[str, Metric] = {**METRICS, **STATEMENT_METRICS}
+
 # A request that ran out of time took at least that long; one that failed otherwise says nothing of speed.
 _ANSWERED = f"(error_type = 'timeout' OR NOT ({FAILED} OR coalesce(status_code, 0) >= 400))"
 

@@ -1,12 +1,12 @@
 """What a trial found, in words and as data: each metric with its interval, next to what was predicted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, Self
 
 from perfnb.finding import Estimate
 from perfnb.trials.judge import Outcome
-from perfnb.trials.measure import METRICS
+from perfnb.trials.measure import KNOWN
 from perfnb.trials.statistics import Comparison
 
 _SAID = {
@@ -17,6 +17,7 @@ _SAID = {
     "withheld": "verdict withheld",
     "aborted": "aborted",
     "stopped": "stopped",
+    "estimated": "the planner's estimate, not measured",
 }
 
 
@@ -55,7 +56,7 @@ class MetricResult:
     @classmethod
     def of(cls, name: str, a: float, b: float, compared: Comparison) -> Self:
         """Return what was measured of a metric."""
-        metric = METRICS[name]
+        metric = KNOWN[name]
         return cls(name=name, title=metric.title, unit=metric.unit, a=a, b=b, **asdict(compared))
 
     def beside(self, prediction: Predicts | None) -> "MetricResult":
@@ -74,7 +75,7 @@ class MetricResult:
         return self.low <= self.predicted_high and self.predicted_low <= self.high
 
     def __str__(self) -> str:
-        digits = METRICS[self.name].digits if self.name in METRICS else 3
+        digits = KNOWN[self.name].digits if self.name in KNOWN else 3
         values = f"{self.a:.{digits}f} → {self.b:.{digits}f} {self.unit}"
         text = f"{self.title}: {values} ({self.ratio - 1:+.1%}, {self.low - 1:+.1%} to {self.high - 1:+.1%}): {self.verdict}"
         if self.predicted_low is None or self.predicted_high is None:
@@ -89,16 +90,21 @@ class TrialResult:
     Attributes:
         trial: Its id, as in the arms of requests and calls (``id/A``).
         outcome: better, worse, no practical change, undecided (why says how many pairs more), withheld (the machine,
-            the load generator or the environment would be judged), aborted (by the guard or an error) or stopped.
+            the load generator or the environment would be judged), aborted (by the guard or an error), stopped, or
+            estimated (by the planner: nothing was measured).
         before: The knob's value in arm A …
         value: … and in arm B.
-        mode: ``pairs`` of blocks one after the other, or ``split`` by trace with both arms at once.
+        mode: ``pairs`` of blocks one after the other, or ``split`` by trace with both arms at once; of one statement:
+            ``session`` (settings of a transaction, in turns), ``rolled back`` (an index, in a transaction) or
+            ``hypothetical`` (an index that only the planner sees).
         confidence: Of the intervals.
         pairs: How many pairs count …
         void_pairs: … and how many did not, because the load generator was late.
         was_undone: Whether the knob is back at what it was.
         worst_late_ms: The load generator's worst lateness (99th percentile of a block), part of every latency.
         notes: What a reader should know: assumptions, repeated requests, what is missing.
+        statement: The statement that was tried, without literals; empty for a trial of requests.
+        plans: Its plans by arm, as EXPLAIN (FORMAT JSON) has them, without literals.
     """
 
     trial: str
@@ -123,6 +129,8 @@ class TrialResult:
     worst_late_ms: float
     metrics: tuple[MetricResult, ...] = ()
     notes: tuple[str, ...] = ()
+    statement: str = ""
+    plans: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, metric: str) -> MetricResult:
         """Return one metric's result; raises KeyError where it was not measured."""
@@ -132,7 +140,7 @@ class TrialResult:
     def headline(self) -> str:
         """Return one line: the knob, its values and the outcome."""
         found = {each.name: each for each in self.metrics}.get(self.primary)
-        if found is None or self.outcome in ("aborted", "stopped"):
+        if found is None or self.outcome in ("aborted", "stopped", "estimated"):
             return f"{self.title}: {_SAID[self.outcome]}, {self.why}"
         return f"{self.title}: {_SAID[self.outcome]}, {found.title} {found.ratio - 1:+.1%}"
 
@@ -156,7 +164,8 @@ class TrialResult:
         lines = [
             self.headline,
             f"  {self.why}",
-            f"  {self.pairs} pairs, {self.requests} requests, {self._seconds:.0f} s",
+            f"  {self.pairs} pairs, {self.requests} {'runs' if self.statement else 'requests'}, {self._seconds:.0f} s",
+            *([f"  {self.statement}"] if self.statement else []),
         ]
         lines += [f"  {'*' if each.name == self.primary else ' '} {each}" for each in self.metrics]
         if not self.was_undone:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from perfnb.trials.measure import METRICS
+from perfnb.trials.measure import KNOWN
 from perfnb.trials.result import MetricResult, TrialResult
 from perfnb.widgets import theme, wording
 from perfnb.widgets.chart import Chart
@@ -25,7 +25,7 @@ def result_piece(result: TrialResult) -> Piece:
         "trial",
         title=result.title,
         kind=_kind(result.outcome),
-        outcome=result.outcome,
+        outcome="the planner’s estimate, not measured" if result.outcome == "estimated" else result.outcome,
         before=setting(result.before),
         value=setting(result.value),
         pairs=result.pairs,
@@ -36,6 +36,7 @@ def result_piece(result: TrialResult) -> Piece:
         confidence=wording.percent(result.confidence),
         rows=[_row(each, result.primary) for each in result.metrics],
         was_undone=result.was_undone,
+        statement=result.statement,
         notes=result.notes,
     )
     return Piece(html, str(result))
@@ -117,4 +118,4 @@ def distribution(frame: "pd.DataFrame", title: str) -> Chart:
 
 def metric_title(name: str) -> str:
     """Return a metric in words; names trials don't measure are spelled out."""
-    return METRICS[name].title if name in METRICS else name.replace("_", " ")
+    return KNOWN[name].title if name in KNOWN else name.replace("_", " ")
