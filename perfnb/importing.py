@@ -1,4 +1,4 @@
-"""Make rows from files: OTLP/JSON, JSON-lines logs, collapsed stacks, bills, told apart by what is in them."""
+"""Make rows from files: OTLP/JSON, logs, Postgres' logs and plans, stacks, bills, told apart by what is in them."""
 
 import re
 from collections import Counter
@@ -10,7 +10,9 @@ from typing import Any
 
 import orjson
 
+from perfnb.attribution.objects import objects
 from perfnb.errors import NotPermitted, NotReachable, WrongUse
+from perfnb.plans import looks_like_plan
 from perfnb.prompts.digest import Digester
 from perfnb.recording import Recording, Writer
 from perfnb.sources import bills
@@ -21,9 +23,12 @@ from perfnb.sources.otlp.intake import Intake
 from perfnb.sources.otlp.protocol import Outcome
 from perfnb.sources.otlp.tolerant import document, traces_from_document
 from perfnb.sources.otlp.tolerant import field as either
+from perfnb.sources.postgres_logs import Format
+from perfnb.sources.postgres_logs.files import FileRead, import_log, import_plans, log_format, zone_of
 
 BILL_CSV = "usage or cost export (CSV)"
 BILL_PAGES = "usage or cost report (JSON)"
+PLANS = "plans of statements"
 
 SHOWN = 20
 SAMPLE_LINES = 500
@@ -88,8 +93,8 @@ def import_files(
     ``mapping`` names a log's fields; without one ``[logs]`` in perfnb.toml does, or a preset that fits. Raises WrongUse
     for a file of no known kind, before anything is written, and NotReachable or NotPermitted for one that can't be read.
     """
-    given = mapped_format(mapping)
-    inputs = [_Input.of(Path(path), given) for path in paths]
+    given, server = mapped_format(mapping), _log_settings(recording)
+    inputs = [_Input.of(Path(path), given, server) for path in paths]
     imported = Imported(files={each.path: each.kind for each in inputs})
     with recording.writer() as writer:
         digester = Digester(recording.key, recording.content)
@@ -98,6 +103,8 @@ def import_files(
         for each in sorted(inputs, key=lambda each: each.kind != "OTLP logs"):
             if each.kind in (BILL_CSV, BILL_PAGES):
                 each.read_bill(bills.Reader(digester), writer, imported, progress)
+            elif each.kind == PLANS or each.server_log:
+                each.read_server(writer, imported, server)
             else:
                 each.read(intake, writer, imported, progress)
     imported.rows += Counter({name: n for name, n in intake.counters.items() if name in _TABLES})
@@ -109,7 +116,7 @@ def stages(path: Path, *, mapping: Mapping[str, Any] | None = None) -> Stages:
 
     Raises WrongUse where ``path`` is no log with steps and durations.
     """
-    given = _Input.of(path, mapped_format(mapping))
+    given = _Input.of(path, mapped_format(mapping), {})
     if given.format is None:
         raise WrongUse(f"{path} is no log ({given.kind})", hint=f"perfnb import {path}")
     return stage_table(path, given.format, given.sample)
@@ -126,9 +133,10 @@ class _Input:
     kind: str
     format: LogFormat | None = None
     sample: tuple[Any, ...] = ()
+    server_log: Format | None = None
 
     @classmethod
-    def of(cls, path: Path, given: LogFormat | None) -> "_Input":
+    def of(cls, path: Path, given: LogFormat | None, server: Mapping[str, str]) -> "_Input":
         """Look into ``path``; raises WrongUse where its content is of no known kind."""
         head = _head(path)
         parsed = [each for each in map(_object, head) if each is not None]
@@ -138,6 +146,10 @@ class _Input:
             return cls(path, BILL_CSV)
         if any(map(bills.is_page, parsed)) or (_is_start_of_document(head, parsed) and bills.is_page(_whole(path))):
             return cls(path, BILL_PAGES)
+        if log := log_format(path, server.get("log_line_prefix", "")):
+            return cls(path, f"log of Postgres ({log.title})", server_log=log)
+        if _is_plan(head, parsed):
+            return cls(path, PLANS)
         if parsed and (format_ := given or detect(head)):
             return cls(path, f"log ({format_.title})", format_, tuple(parsed))
         if head and not parsed and _collapsed(head):
@@ -152,6 +164,17 @@ class _Input:
             self._read_stacks(writer, imported, progress)
         else:
             self._read_otlp(intake, imported, progress)
+
+    def read_server(self, writer: Writer, imported: Imported, server: Mapping[str, str]) -> None:
+        """Write what a database server's log, or a plan out of it, tells."""
+        log = self.server_log
+        found: FileRead = (
+            import_log(self.path, log, writer, zone=zone_of(server)) if log else import_plans(self.path, writer)
+        )
+        imported.rows += found.rows
+        for number, reason in found.shown:
+            imported.refuse(self.path, number, reason)
+        imported.bad_lines += found.bad - len(found.shown)
 
     def _read_log(self, format_: LogFormat, writer: Writer, imported: Imported) -> None:
         found = import_lines(self.path, format_, self.sample, writer, self.path.stat().st_mtime_ns)
@@ -275,6 +298,20 @@ def _take(intake: Intake, parsed: dict[str, Any]) -> Outcome:
     return Outcome(0, sum(outcome.rejected for outcome in outcomes), reasons[0] if reasons else "")
 
 
+def _log_settings(recording: Recording) -> dict[str, str]:
+    """Return how the recorded server writes its log, where one was recorded."""
+    if not recording.has("catalog"):
+        return {}
+    known = objects(recording, "setting")
+    return {name: value for name, value in zip(known["name"], known["value"], strict=True) if name.startswith("log_")}
+
+
+def _is_plan(head: list[bytes], parsed: list[dict[str, Any]]) -> bool:
+    if parsed:
+        return any("Plan" in each or "Node Type" in each or "QUERY PLAN" in each for each in parsed[:3])
+    return looks_like_plan(b"\n".join(head).decode("utf-8", "replace"))
+
+
 def _collapsed(head: list[bytes]) -> bool:
     fitting = sum(bool(_COLLAPSED.match(line)) for line in head)
     return fitting > len(head) / 2 and any(b";" in line for line in head)
@@ -294,5 +331,6 @@ def _hint(head: list[bytes], parsed: list[Any]) -> str:
     if parsed:
         return "name the log's fields in perfnb.toml: [logs] name = …, duration_ms = …, time = …"
     return (
-        "OTLP/JSON, logs of one JSON object a line, collapsed stacks (a;b;c 12) and providers' usage exports are read"
+        "OTLP/JSON, logs of one JSON object a line or of Postgres, plans as EXPLAIN prints them, collapsed stacks "
+        "(a;b;c 12) and providers' usage exports are read"
     )
