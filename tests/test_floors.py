@@ -15,7 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("objectives", "profiles", "prompts", "prices", "plans", "recipes"),
     ("sources", "attribution", "checklist"),
     ("widgets", "recorder", "importing", "doctor", "terminal", "budgets", "load", "estimates", "knobs"),
-    ("trials",),
+    ("trials", "tuner"),
     ("incident", "try_a_change"),
     ("areas",),
     ("report",),

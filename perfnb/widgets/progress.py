@@ -22,7 +22,7 @@ class Progress:
     def __call__(self, step: str) -> None:
         """Say that ``step`` is next."""
         self.done += 1
-        self._show(f"{self.what}: {step} ({self.done} of {self.total})")
+        self.say(f"{self.what}: {step} ({self.done} of {self.total})")
 
     def __enter__(self) -> Self:
         return self
@@ -31,9 +31,10 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.done:
-            self._show(f"{self.what}: {'stopped at' if kind else 'done,'} {self.done} of {self.total}")
+            self.say(f"{self.what}: {'stopped at' if kind else 'done,'} {self.done} of {self.total}")
 
-    def _show(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Show ``text`` in the line."""
         if not _in_kernel():
             return
         from IPython.display import display

@@ -1,0 +1,1 @@
+"""Vector stores as the tuner sees them."""
