@@ -164,6 +164,7 @@ COLUMN = Kind(
     "a column of a table; values are never read",
     (
         *_properties("VARCHAR", type="as format_type has it: vector(1536), bigint …"),
+        *_properties("JSON", older="of a time column: days to the part of rows older than that (7, 30, 60, 90, 180, 365, 730), from the planner's statistics"),
         *_properties("BIGINT", position="attnum", average_bytes="avg_width", statistics_target="attstattarget, where set"),
         *_properties("BOOLEAN", is_required="NOT NULL"),
         *_properties(
