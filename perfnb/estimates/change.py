@@ -13,7 +13,10 @@ from perfnb.recording import Recording
 if TYPE_CHECKING:
     import pandas as pd
 
-FAMILIES = ("caching", "semantic", "prefix", "routing", "prompts", "answers", "calls", "provider_tiers")
+FAMILIES = (
+    "caching", "semantic", "prefix", "routing", "prompts", "answers", "calls", "provider_tiers", "indexing", "spilling",
+    "searching", "connections",
+)  # fmt: skip
 """Modules of this package whose import registers changes, in the order in which they are listed."""
 
 Setting = Mapping[str, Any]
