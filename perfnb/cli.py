@@ -87,7 +87,8 @@ def lab(
 @app.command(
     epilog="Examples:\n\n`perfnb record --upstream https://api.openai.com/v1 -- python app.py`\n\n"
     "`perfnb record --upstream https://api.openai.com/v1 --listen 8080 --app http://127.0.0.1:8000 --seconds 60`\n\n"
-    "`perfnb record --otlp --pid 4711 --log app.log`"
+    "`perfnb record --otlp --pid 4711 --log app.log`\n\n"
+    "`PERFNB_DSN=postgresql://app@db/shop perfnb record --otlp --seconds 60`"
 )
 def record(
     command: Annotated[
@@ -104,6 +105,14 @@ def record(
         list[str] | None, typer.Option(help="URL a probe asks, one request at a time; repeat for several.")
     ] = None,
     log: Annotated[list[Path] | None, typer.Option(help="Log file to follow; repeat for several.")] = None,
+    dsn: Annotated[
+        str | None,
+        typer.Option(help="Postgres to watch, read-only; better in PERFNB_DSN, as others can see command lines."),
+    ] = None,
+    pgbouncer: Annotated[str | None, typer.Option(help="PgBouncer's DSN; its admin console is asked.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="URL of a page in Prometheus' text form; repeat for several.")
+    ] = None,
     qdrant: Annotated[str | None, typer.Option(help="Qdrant's URL, or the folder of a qdrant-edge shard.")] = None,
     milvus: Annotated[str | None, typer.Option(help="Milvus' URI, or a file of Milvus Lite.")] = None,
     redis: Annotated[str | None, typer.Option(help="Redis' URL.")] = None,
@@ -121,14 +130,14 @@ def record(
     requests = tuple(Request(each, method="GET") for each in url or ())
     target = Target.load(
         upstream=upstream, listen=listen, app=app_url, otlp=otlp or None, pid=pid, logs=log,
-        command=tuple(command or ()), requests=requests, qdrant=qdrant, milvus=milvus, redis=redis,
+        command=tuple(command or ()), requests=requests, dsn=dsn, pgbouncer=pgbouncer, metrics=metrics, qdrant=qdrant, milvus=milvus, redis=redis,
     )  # fmt: skip
     path = out or recorder.default_path()
     with recorder.Recorder(target, path, content=content.value, tell=_say) as made:
         if not made.running:
             raise WrongUse(
                 "there is nothing to record",
-                hint="name at least one of --upstream, --listen with --app, --otlp, --pid, --url, --log, --qdrant, --milvus, --redis, or a command",
+                hint="name at least one of --upstream, --listen with --app, --otlp, --pid, --url, --log, --dsn, --pgbouncer, --metrics, --qdrant, --milvus, --redis, or a command",
             )
         for name, value in made.environment().items():
             _say(f"{name}={value}")

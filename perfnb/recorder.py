@@ -165,6 +165,15 @@ class Recorder:
             from perfnb.sources.llm_proxy import LlmProxy
 
             self.start("proxy", lambda: LlmProxy(path, upstream))
+        if target.dsn:  # before the app: what it does first is in the first difference
+            from perfnb.sources.postgres.source import Postgres
+
+            dsn = target.dsn
+            self.start("postgres", lambda: Postgres(self._writer.write, dsn))
+        if target.pgbouncer:
+            from perfnb.sources.pgbouncer import PgBouncer
+
+            self.start("pgbouncer", partial(PgBouncer, self._writer.write, target.pgbouncer))
         if target.otlp or target.command:
             from perfnb.sources.otlp import Otlp
 
@@ -181,6 +190,11 @@ class Recorder:
             from perfnb.sources.logs import Logs
 
             self.start("logs", lambda: Logs(self._writer.write, target.logs))
+        if target.metrics:
+            from perfnb.sources.prometheus import Prometheus
+
+            waits = bool(target.command)
+            self.start("metrics", lambda: Prometheus(self._writer.write, target.metrics, waits=waits))
         self._start_stores()
         if (pid := self._pid()) is not None:
             self.watch_process(pid)

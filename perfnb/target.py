@@ -57,7 +57,9 @@ class Target:
         otlp: Whether to receive OpenTelemetry.
         requests: What the probe sends.
         logs: Log files to follow.
-        dsn: Postgres.
+        dsn: Postgres; it may hold a password, so it is never shown.
+        pgbouncer: PgBouncer's DSN; it may hold a password, so it is never shown.
+        metrics: Addresses of pages in Prometheus' text form; they may hold a password, so they are never shown.
         qdrant: Qdrant's URL, or the folder of a qdrant-edge shard.
         milvus: Milvus' URI, or a file of Milvus Lite.
         redis: Redis' URL.
@@ -72,7 +74,9 @@ class Target:
     otlp: bool = False
     requests: tuple[Request, ...] = ()
     logs: tuple[Path, ...] = ()
-    dsn: str | None = None
+    dsn: str | None = field(default=None, repr=False)
+    pgbouncer: str | None = field(default=None, repr=False)
+    metrics: tuple[str, ...] = field(default=(), repr=False)
     qdrant: str | None = None
     milvus: str | None = None
     redis: str | None = None
@@ -144,6 +148,8 @@ def _typed(name: str, value: Any) -> Any:
                 return value if isinstance(value, bool) else str(value).lower() in ("1", "true", "yes")
             case "command":
                 return tuple(value.split()) if isinstance(value, str) else tuple(value)
+            case "metrics":
+                return tuple(value.split() if isinstance(value, str) else value)
             case "logs":
                 return tuple(Path(part) for part in ([value] if isinstance(value, str) else value))
             case "requests" | "knobs":

@@ -216,7 +216,7 @@ HTTP_REQUESTS = Table(
 SAMPLES = Table(
     "samples",
     "one value of one metric",
-    "process, prometheus, otlp, proxy",
+    "process, postgres, prometheus, otlp, proxy",
     "time",
     (
         _time("time", "when it was read"),
@@ -231,7 +231,8 @@ SAMPLES = Table(
 
 STATEMENTS = Table(
     "statements",
-    "one pg_stat_statements row at one snapshot: all of them in the first, then those that ran since the one before",
+    "one pg_stat_statements row at one snapshot: all of them in the first and the last, else those that ran since the one "
+    "before; and one without queryid a snapshot, the sum of those the role may not see",
     "postgres",
     "time",
     (

@@ -60,6 +60,33 @@ def logs(target: Target) -> Readiness:
     return Readiness("logs", not missing, found, f"check {', '.join(missing)}" if missing else "")
 
 
+def postgres(target: Target) -> Readiness:
+    """Tell what of the database can be seen, with its version, extension and rights."""
+    from perfnb.sources.postgres.source import Postgres
+
+    if not target.dsn:
+        return Readiness("postgres", False, "no database named", "--dsn DSN, or PERFNB_DSN")
+    return Postgres(_drop, target.dsn).probe()
+
+
+def pgbouncer(target: Target) -> Readiness:
+    """Tell which pools PgBouncer has."""
+    from perfnb.sources.pgbouncer import PgBouncer
+
+    if not target.pgbouncer:
+        return Readiness("pgbouncer", False, "no PgBouncer named", "--pgbouncer DSN")
+    return PgBouncer(_drop, target.pgbouncer).probe()
+
+
+def metrics(target: Target) -> Readiness:
+    """Tell how many series the pages of metrics show."""
+    from perfnb.sources.prometheus import Prometheus
+
+    if not target.metrics:
+        return Readiness("metrics", False, "no page of metrics named", "--metrics URL")
+    return Prometheus(_drop, target.metrics, timeout_s=PATIENCE_S).probe()
+
+
 def process(target: Target) -> Readiness:
     """Tell whether the app's process can be seen."""
     from perfnb.sources.process import Process

@@ -1,0 +1,17 @@
+-- Counters of each database.
+SELECT /* perfnb */
+    datname::text AS name,
+    numbackends AS connections,
+    xact_commit AS commits,
+    xact_rollback AS rollbacks,
+    blks_read AS blocks_read,
+    blks_hit AS blocks_hit,
+    tup_returned AS rows_returned,
+    tup_fetched AS rows_fetched,
+    temp_files,
+    temp_bytes,
+    deadlocks,
+    blk_read_time AS block_read_time_ms,
+    blk_write_time AS block_write_time_ms
+FROM pg_stat_database
+WHERE datname IS NOT NULL AND datname NOT LIKE 'template_'

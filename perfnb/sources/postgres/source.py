@@ -1,0 +1,250 @@
+"""Postgres as a source: statements, sessions, objects and counters, read beside the app by a thread."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import psycopg
+
+from perfnb.errors import PerfnbError
+from perfnb.sources.base import Emit, Readiness
+from perfnb.sources.postgres.activity import sessions
+from perfnb.sources.postgres.capabilities import Capabilities
+from perfnb.sources.postgres.catalog import Catalog
+from perfnb.sources.postgres.connecting import Connect, one_line
+from perfnb.sources.postgres.samples import elsewhere, samples
+from perfnb.sources.postgres.server import Server
+from perfnb.sources.postgres.statements import Statements, Totals
+
+STOP_TIMEOUT_S = 15.0
+RECONNECT_S = (0.5, 1.0, 2.0, 5.0)
+EVERYTHING_EVERY = 5
+STATEMENTS_MS = 5000
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often each part is read."""
+
+    activity_s: float = 1.0
+    samples_s: float = 5.0
+    statements_s: float = 10.0
+    catalog_s: float = 60.0
+
+
+@dataclass
+class _Job:
+    """One part that is read again and again; ``trouble`` is why it can't be read now."""
+
+    name: str
+    every_s: float
+    read: Callable[[bool], None]
+    due: float = 0.0
+    trouble: str = ""
+
+
+class Postgres:
+    """Writes ``statements``, ``activity``, ``catalog`` and ``samples`` of the database ``dsn`` until left.
+
+    All is read in read-only transactions with timeouts. What can't be read, a lost connection, a server that was
+    started anew, counters that were reset: each is told once on the timeline, and the rest goes on.
+    """
+
+    name = "postgres"
+
+    def __init__(
+        self,
+        emit: Emit,
+        dsn: str,
+        *,
+        intervals: Intervals | None = None,
+        most_tables: int | None = None,
+        connect: Connect = psycopg.connect,
+        now: Callable[[], int] = time.time_ns,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        every = intervals or Intervals()
+        self._emit = emit
+        self._server = Server(dsn, connect=connect, now=now)
+        self._statements = Statements()
+        self._catalog = Catalog(most_tables) if most_tables else Catalog()
+        self._now = now
+        self._clock = clock
+        self._jobs = (
+            _Job("statements", every.statements_s, self._look_at_statements),
+            _Job("sessions", every.activity_s, self._look_at_sessions),
+            _Job("counters", every.samples_s, self._look_at_counters),
+            _Job("catalog", every.catalog_s, self._look_at_catalog),
+        )
+        self._counters = {"rows": 0, "looks": 0, "errors": 0, "reconnects": 0}
+        self._totals = Totals()
+        self._told: set[str] = set()
+        self._catalogs = 0
+        self._lost = ""
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def probe(self) -> Readiness:
+        """Tell what of the database can be seen, and what would let more be seen."""
+        server = Server(self._server.dsn, connect=self._server.connect)
+        try:
+            seen = server.open()
+        except PerfnbError as error:
+            return Readiness(self.name, False, error.message, error.hint)
+        except psycopg.Error as error:
+            return Readiness(self.name, False, one_line(error, server.dsn), "see the server's log")
+        finally:
+            server.close()
+        return Readiness(self.name, True, str(seen), "; ".join(seen.hints))
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Return rows and looks so far, what failed, and how often the connection was made anew."""
+        return self._counters
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether the thread still reads."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def __enter__(self) -> Self:
+        seen = self._server.open()
+        for hint in seen.hints:
+            self._tell(f"postgres: {hint}")
+        self._do(self._jobs[0])  # counters from before anything that is measured
+        self._thread = threading.Thread(target=self._run, name="postgres", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(STOP_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if self._server.is_open or self._reconnected():
+                self._do_what_is_due()
+                self._stop.wait(max(0.0, min(job.due for job in self._jobs) - self._clock()))
+        if self._server.is_open:
+            for job in self._jobs:
+                self._do(job, last=True)
+        self._server.close()
+
+    def _do_what_is_due(self) -> None:
+        for job in self._jobs:
+            if self._stop.is_set() or not self._server.is_open:
+                return
+            if self._clock() >= job.due:
+                self._do(job)
+
+    def _do(self, job: _Job, *, last: bool = False) -> None:
+        began = self._clock()
+        try:
+            job.read(last)
+            self._recovered(job)
+        except psycopg.Error as error:
+            self._failed(job, error)
+        except Exception as error:  # whatever fails here must not end the recording; the timeline tells
+            self._troubled(job, f"{type(error).__name__}: {error}")
+        job.due = began + job.every_s
+
+    def _failed(self, job: _Job, error: psycopg.Error) -> None:
+        reason = one_line(error, self._server.dsn)
+        if self._server.is_open:
+            self._troubled(job, reason)
+        else:
+            self._counters["errors"] += 1
+            self._lose(reason)
+
+    def _troubled(self, job: _Job, reason: str) -> None:
+        self._counters["errors"] += 1
+        if reason != job.trouble:
+            job.trouble = reason
+            self._tell(f"postgres: {job.name} can't be read: {reason}")
+
+    def _recovered(self, job: _Job) -> None:
+        if job.trouble:
+            job.trouble = ""
+            self._tell(f"postgres: {job.name} can be read again")
+
+    def _lose(self, reason: str) -> None:
+        if not self._lost:
+            self._lost = reason
+            self._tell(f"postgres: the connection was lost: {reason}")
+
+    def _reconnected(self) -> bool:
+        """Try to connect until it works or the end comes."""
+        before = self._server.seen
+        for pause in (*RECONNECT_S, *iter(lambda: RECONNECT_S[-1], None)):
+            try:
+                self._back(before, self._server.open())
+                return True
+            except (PerfnbError, psycopg.Error):
+                self._counters["errors"] += 1
+                self._server.close()
+            if self._stop.wait(pause):
+                return False
+        return False
+
+    def _back(self, before: Capabilities, now: Capabilities) -> None:
+        self._counters["reconnects"] += 1
+        was_restarted = now.started_at_us != before.started_at_us
+        how = "the server was started anew" if was_restarted else "the server ran on"
+        self._tell(f"postgres: connected again; {how}")
+        self._lost = ""
+
+    def _look_at_statements(self, last: bool) -> None:
+        if not self._server.seen.has_statements:
+            self._server.look_around()
+            if not self._server.seen.has_statements:
+                return
+        with self._server.reading(STATEMENTS_MS) as read:
+            rows = self._statements.snapshot(self._server, read, self._now(), everything=last)
+        self._write("statements", rows)
+        self._tell_of(self._statements.totals)
+
+    def _tell_of(self, totals: Totals) -> None:
+        before, self._totals = self._totals, totals
+        if totals.fell or (before.reset_at and totals.reset_at and totals.reset_at > before.reset_at + 10**6):
+            self._tell("postgres: the counters of statements were reset")
+        elif before.evicted is not None and (totals.evicted or 0) > before.evicted:
+            most = self._server.seen.statements_max
+            self._tell_once(
+                f"postgres: there are more statements than pg_stat_statements.max ({most}) keeps: totals are lower bounds"
+            )
+
+    def _look_at_sessions(self, last: bool) -> None:
+        with self._server.reading() as read:
+            self._write("activity", sessions(self._server, read, self._now()))
+
+    def _look_at_counters(self, last: bool) -> None:
+        with self._server.reading() as read:
+            self._write("samples", samples(self._server, read, self._now()))
+
+    def _look_at_catalog(self, last: bool) -> None:
+        everything = last or self._catalogs % EVERYTHING_EVERY == 0
+        if everything:
+            self._server.look_around()
+        taken = self._now()
+        self._write("catalog", self._catalog.snapshot(self._server, taken, everything=everything))
+        if self._catalog.left_out:
+            self._tell_once(f"postgres: {self._catalog.left_out}")
+        if self._server.seen.has_statements:
+            with self._server.reading() as read:
+                self._write("samples", elsewhere(self._server, read, taken))
+        self._catalogs += 1
+
+    def _write(self, table: str, rows: list[Any]) -> None:
+        self._counters["rows"] += self._emit(table, rows)
+        self._counters["looks"] += 1
+
+    def _tell_once(self, title: str) -> None:
+        if title not in self._told:
+            self._told.add(title)
+            self._tell(title)
+
+    def _tell(self, title: str) -> None:
+        self._emit("events", [{"time": self._now(), "kind": "source", "title": title, "body": {"source": self.name}}])
