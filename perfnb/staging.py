@@ -98,10 +98,9 @@ def staged(
         demo = stack.enter_context(Stack(logs or path.parent / "logs", faults=faults, time_scale=time_scale, seed=seed))
         tell("starting the simulated provider" + (" and Postgres" if app.needs_postgres else ""))
         upstream = demo.start_provider()
-        if app.needs_postgres:
-            demo.start_postgres()
+        dsn = demo.start_postgres() if app.needs_postgres else None
         billed = demo.bill()["models"]
-        target = Target(upstream=upstream, otlp=evidence == "traces")
+        target = Target(upstream=upstream, otlp=evidence == "traces", dsn=dsn)
         recorder = stack.enter_context(Recorder(target, path, content=content, simulated=True, tell=tell))
         _bring_prices(recorder.recording)
         tell("starting the app")

@@ -36,7 +36,7 @@ def test_every_source_and_the_environment_is_examined_once() -> None:
     found = doctor.examine(Target())
     names = [each.source for each in found]
     assert names == [
-        "proxy", "otlp", "front", "probe", "logs", "postgres", "process", "stacks", "qdrant", "milvus", "redis",
+        "proxy", "otlp", "front", "probe", "logs", "postgres", "pgbouncer", "metrics", "process", "stacks", "qdrant", "milvus", "redis",
         "python", "machine", "disk", "duckdb", "py-spy", "tiktoken", "demo",
     ]  # fmt: skip
     assert all(each.found for each in found)
