@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from perfnb.plans.plan import BLOCK_BYTES, Node, Plan
 
 STOPS_EARLY = ("Limit",)
-READS_ALL = ("Sort", "Hash", "Aggregate", "Incremental Sort", "SetOp", "WindowAgg", "ModifyTable")
+READS_ALL = ("Sort", "Hash", "Aggregate", "HashAggregate", "MixedAggregate", "HashSetOp", "ModifyTable")
+"""Nodes that read all that is below before they give a row, so that a LIMIT above them stops nothing below."""
 NO_ROWS = ("BitmapAnd", "BitmapOr", "Bitmap Index Scan", "ModifyTable", "Hash")
 """Nodes whose count of rows means nothing: two print 0 always, the others repeat what another node tells."""
 
@@ -167,7 +168,7 @@ def _stopped(plan: Plan) -> Iterator[tuple[int, bool]]:
     while waiting:
         node, is_stopped = waiting.pop()
         yield node.number, is_stopped
-        below = (is_stopped and node.type not in READS_ALL) or node.type in STOPS_EARLY
+        below = (is_stopped and not _reads_all(node)) or node.type in STOPS_EARLY
         waiting += [(child, below or _is_cut(node, child)) for child in node.children]
 
 
@@ -180,6 +181,11 @@ def _around(plan: Plan, off: set[int]) -> set[str]:
 def _scans_of(plan: Plan, ctes: set[str]) -> set[int]:
     """Return the scans of ``ctes``, which pass on what their bodies give."""
     return {node.number for node in plan.nodes() if node.type == "CTE Scan" and f"CTE {node.relation}" in ctes}
+
+
+def _reads_all(node: Node) -> bool:
+    words = [word for word in node.name.split() if word not in ("Partial", "Finalize", "Parallel")]
+    return node.type == "ModifyTable" or words[0] in READS_ALL
 
 
 def _repeated(plan: Plan) -> set[int]:

@@ -9,7 +9,8 @@ _FOOT = re.compile(r"^\s*\(\d+ \w+\)\s*$")  # (12 rows), (12 Zeilen)
 _QUOTED = re.compile(r"^\s*(?:> ?)+")
 _FRAMED = re.compile(r"^\s*[|│║](.*?)[|│║]\s*$")
 _WRAPPED = re.compile(r"^\s*\((?:cost=|actual |never executed)")
-_CONTINUED = re.compile(r"\s*[+↵]\s*$")
+_QUOTES = re.compile(r'^\s*"(.*)"[,;]?$')  # pgAdmin and CSV files put them around each line
+_CONTINUED = re.compile(r"^(.*?)\s*[+↵]$")
 
 
 def plan_lines(text: str) -> list[str]:
@@ -19,7 +20,8 @@ def plan_lines(text: str) -> list[str]:
     if _is_throughout(_QUOTED, lines):
         lines = [_QUOTED.sub("", line, count=1) for line in lines]
     lines = _without_frame([line for line in lines if not _FENCE.match(line)])
-    lines = [_unquoted(line) for line in lines]
+    if _is_throughout(_QUOTES, lines):
+        lines = [_QUOTES.sub(lambda found: found[1].replace('""', '"'), line) for line in lines]
     return _joined([line.expandtabs(8) for line in _without_tab(lines)])
 
 
@@ -38,14 +40,8 @@ def _without_frame(lines: list[str]) -> list[str]:
     if framed and all(framed):
         lines = [found[1].rstrip() for found in framed if found]
     if _is_throughout(_CONTINUED, [line for line in lines if line.strip()][:-1]):
-        lines = [_CONTINUED.sub("", line) for line in lines]
+        lines = [_CONTINUED.sub(r"\1", line) for line in lines]
     return lines
-
-
-def _unquoted(line: str) -> str:
-    """Take off the quotes that pgAdmin and CSV files put around each line."""
-    found = re.match(r'^\s*"(.*)"[,;]?$', line)
-    return found[1].replace('""', '"') if found else line
 
 
 def _without_tab(lines: list[str]) -> list[str]:

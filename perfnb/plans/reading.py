@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from textwrap import dedent
 from typing import Any
 from xml.etree import ElementTree
 
@@ -36,14 +37,18 @@ def read_plans(text: str) -> list[Plan]:
 
 def looks_like_plan(text: str) -> bool:
     """Tell whether ``text`` holds a plan in one of the formats, without reading all of it."""
-    body = "\n".join(plan_lines(text)).strip()
+    body = _body(text)
     if body[:1] in "[{" and body:
         return '"Node Type"' in body or '"Plan"' in body
     return body.startswith("<explain") or bool(_YAML.search(body) and "Node Type:" in body) or looks_like_text(text)
 
 
+def _body(text: str) -> str:
+    return dedent("\n".join(plan_lines(text))).strip()
+
+
 def _documents(text: str) -> list[Any]:
-    body = "\n".join(plan_lines(text)).strip()
+    body = _body(text)
     if body[:1] in ("[", "{"):
         return _json(body)
     if body.startswith("<"):
@@ -108,7 +113,11 @@ def _of_element(element: ElementTree.Element) -> Any:
         return "" if element.text is None else element.text.strip()
     if all(child.tag in ("Item", "Plan", "Worker", "Trigger", "Group") for child in element) and element.tag != "Query":
         return [_of_element(child) for child in element]
-    return {_name(child.tag): _of_element(child) for child in element}
+    found: dict[str, Any] = {}
+    for child in element:
+        name, value = _name(child.tag), _of_element(child)
+        found[name] = value if name not in found else [found[name], value]  # Incremental-Sort-Groups stand there twice
+    return found
 
 
 def _name(tag: str) -> str:

@@ -7,6 +7,7 @@ from perfnb.plans.plan import Workspace
 from perfnb.plans.raw import Raw, as_number
 
 KIB = 1024.0
+_GROUPS = ("Full-sort Groups", "Pre-sorted Groups", "Incremental Sort Groups")
 
 
 def workspace(raw: Raw) -> Workspace | None:
@@ -14,7 +15,7 @@ def workspace(raw: Raw) -> Workspace | None:
     processes = [raw.fields, *(each for each in raw.fields.get("Workers") or [] if isinstance(each, Mapping))]
     if any("Sort Method" in each for each in processes):
         return _sort(processes)
-    if "Full-sort Groups" in raw.fields or "Pre-sorted Groups" in raw.fields:
+    if any(name in raw.fields for name in _GROUPS):
         return _incremental(processes)
     if any("Hash Batches" in each for each in processes):
         return _hash(processes)
@@ -35,17 +36,24 @@ def _sort(processes: list[Mapping[str, Any]]) -> Workspace:
 
 
 def _incremental(processes: list[Mapping[str, Any]]) -> Workspace:
-    groups = [
-        each[name]
-        for each in processes
-        for name in ("Full-sort Groups", "Pre-sorted Groups")
-        if isinstance(each.get(name), Mapping)
-    ]
-    spaces = {kind: [each.get(f"Sort Space {kind}") or {} for each in groups] for kind in ("Memory", "Disk")}
+    found = [each[name] for each in processes for name in _GROUPS if name in each]
+    groups = [group for each in found for group in (each if isinstance(each, list) else [each]) if _is_group(group)]
+    spaces = {kind: [_space(each, kind) for each in groups] for kind in ("Memory", "Disk")}
     methods = [str(method) for each in groups for method in each.get("Sort Methods Used") or []]
     worst = next((each for each in methods if each.startswith("external")), methods[0] if methods else "")
     peaks = {kind: max((_kib(each, "Peak Sort Space Used") for each in of), default=0.0) for kind, of in spaces.items()}
     return Workspace("sort", worst, memory_bytes=peaks["Memory"], disk_bytes=peaks["Disk"])
+
+
+def _is_group(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _space(group: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """Return the space of a kind; XML does not say which it was, and writes no more than one."""
+    untold = group.get("Sort Space") if ("external" in str(group)) == (kind == "Disk") else None
+    found = group.get(f"Sort Space {kind}") or untold
+    return found if isinstance(found, Mapping) else {}
 
 
 def _hash(processes: list[Mapping[str, Any]]) -> Workspace:
