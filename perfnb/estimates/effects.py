@@ -135,12 +135,17 @@ def _bounded(saved: pd.Series, on_path: pd.Series) -> pd.Series:
 
 
 def _drawn(before: np.ndarray, after: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Return after / before of the statistic: as recorded, then of samples drawn with replacement."""
+    """Return after / before of the statistic: as recorded, and the bounds of what another sample would show.
+
+    Both the recorded sample and the other one differ from what is true, so the deviations of two draws add up.
+    """
     picks = np.random.default_rng(SEED).integers(0, len(before), (DRAWS, len(before)))
     was = np.concatenate([[statistic(before)], statistic(before[picks])])
     now = np.concatenate([[statistic(after)], statistic(after[picks])])
     ratios = np.divide(now, was, out=np.ones_like(now, dtype=float), where=was > 0)
-    return np.array([ratios[0], np.quantile(ratios[1:], LOW), np.quantile(ratios[1:], HIGH)])
+    off = ratios[1:] - ratios[0]
+    others = np.maximum(ratios[0] + off - np.roll(off, DRAWS // 2), 0.0)
+    return np.array([ratios[0], np.quantile(others, LOW), np.quantile(others, HIGH)])
 
 
 def _range(before: float, ratios: list[np.ndarray]) -> tuple[float, float, float]:

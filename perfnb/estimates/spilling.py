@@ -58,7 +58,14 @@ def work_mem(recording: Recording, *, megabytes: int, statement: str | None) -> 
         "another plan, which more memory may make cheaper",
     )
     effects = (
-        Estimate("statement_ms", mean, max(0.0, float(mean - most / calls)), float(mean - least / calls), assumptions, not_modelled),
+        Estimate(
+            "statement_ms",
+            mean,
+            max(0.0, float(mean - most / calls)),
+            float(mean - least / calls),
+            assumptions,
+            not_modelled,
+        ),
         Estimate("temporary_bytes", before, left[0], left[1], assumptions, not_modelled),
     )
     return Prediction(

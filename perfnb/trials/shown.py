@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from perfnb.plans import compare, plan_of
 from perfnb.trials.measure import KNOWN
 from perfnb.trials.result import MetricResult, TrialResult
 from perfnb.widgets import theme, wording
 from perfnb.widgets.chart import Chart
 from perfnb.widgets.draw import canvas, time_unit
 from perfnb.widgets.html import Piece, render
+from perfnb.widgets.plan import ComparedPlans
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +39,18 @@ def result_piece(result: TrialResult) -> Piece:
         rows=[_row(each, result.primary) for each in result.metrics],
         was_undone=result.was_undone,
         statement=result.statement,
+        plans=compared.html if (compared := plans_of(result)) else "",
         notes=result.notes,
     )
     return Piece(html, str(result))
+
+
+def plans_of(result: TrialResult) -> ComparedPlans | None:
+    """Return the statement's plans without and with the change, side by side; None where not both are known."""
+    if len(result.plans) < 2:
+        return None
+    before, after = (plan_of(result.plans[arm]) for arm in ("A", "B"))
+    return ComparedPlans(compare(before, after), ("Without the change", "With it"))
 
 
 def setting(value: Any) -> str:

@@ -11,6 +11,7 @@ from perfnb.knobs import Knob
 from perfnb.knobs.base import all_knobs
 from perfnb.recording import Recording
 from perfnb.target import Target
+from perfnb.try_a_change.database import KNOB, SettingWay, Statements, Way, way_of
 
 Setting = Mapping[str, Any]
 
@@ -29,6 +30,7 @@ class Choice:
         knob: Name of the knob that does it live; empty where only the estimate can be had.
         causes: The findings present that it is a remedy for.
         setting: The app's setting that is changed, where it is one.
+        way: How it is done to a database, where it is a change of one.
     """
 
     title: str
@@ -37,11 +39,16 @@ class Choice:
     knob: str = ""
     causes: tuple[str, ...] = ()
     setting: str = ""
+    way: Way | None = None
 
     @property
     def name(self) -> str:
         """Return what tells it from the others."""
         return self.change.name if self.change else f"{self.knob}.{self.setting}"
+
+    def estimated(self, given: Setting) -> Setting:
+        """Return ``given`` as the estimated change takes it; raises NotMeasured where nothing is known of it."""
+        return self.way.estimated(given) if self.way else given
 
     def value(self, given: Setting, now: Any) -> Any:
         """Return the knob's value for ``given`` on top of what holds ``now``; None where no knob can do it."""
@@ -57,17 +64,28 @@ def choices(recording: Recording, target: Target, findings: Iterable[Finding]) -
     named = {finding.cause for finding in found}
     fitting = changes_for(found)
     rest = [each for each in changes() if each not in fitting]
-    estimated = [
-        Choice(
-            each.title,
-            tuple(parameter for parameter in each.parameters if _can_be_shown(parameter)),
-            each,
-            LLM if each.policy else "",
-            tuple(cause for cause in each.causes if cause in named),
-        )
-        for each in (*fitting, *rest)
-    ]
-    return (*estimated, *_settings(all_knobs(recording, target)))
+    estimated = [_estimated(each, recording, found, named) for each in (*fitting, *rest)]
+    return (*estimated, *_of_database(recording), *_settings(all_knobs(recording, target)))
+
+
+def _estimated(each: Change, recording: Recording, found: tuple[Finding, ...], named: set[str]) -> Choice:
+    way = way_of(each.name, each.parameters, recording, found)
+    return Choice(
+        each.title,
+        way.parameters if way else tuple(parameter for parameter in each.parameters if _can_be_shown(parameter)),
+        each,
+        KNOB if way else LLM if each.policy else "",
+        tuple(cause for cause in each.causes if cause in named),
+        way=way,
+    )
+
+
+def _of_database(recording: Recording) -> Iterable[Choice]:
+    """Yield any other setting of the database, where its statements were recorded."""
+    statements = Statements(recording)
+    if statements.listed:
+        way = SettingWay(statements, {})
+        yield Choice("Another setting of the database", way.parameters, knob=KNOB, setting="setting", way=way)
 
 
 def _can_be_shown(parameter: Parameter) -> bool:

@@ -28,6 +28,7 @@ class Controls:
         self._panel = panel
         self._shown: tuple[Any, Any, Any] | None = None
         self._is_running = False
+        self._asked_to_keep = False
         options = [(_listed(each), each.name) for each in panel.choices]
         layout = w.Layout(width=WIDTH)
         self.change = w.Dropdown(options=options, description="Change", layout=layout, style=LABEL)
@@ -40,16 +41,23 @@ class Controls:
         self.stop = w.Button(description="Stop", icon="stop", disabled=True)
         self.keep = w.Button(description="Keep", icon="check", disabled=True)
         self.undo = w.Button(description="Undo", icon="undo")
+        self.accept = w.Checkbox(
+            value=False, description="Yes, do it at this cost", indent=False, layout=w.Layout(display="none")
+        )
+        self.end_idle = w.Button(description="End idle sessions", icon="refresh", layout=w.Layout(display="none"))
         self.said = w.HTML()
         self.done = w.IntProgress(min=0, max=10, layout=w.Layout(width=WIDTH, visibility="hidden"))
-        buttons = w.HBox([self.try_it, self.stop, self.keep, self.undo])
-        self.box = w.VBox([self.change, self.values, self.rate, self.pairs, buttons, self.done, self.said])
+        buttons = w.HBox([self.try_it, self.stop, self.keep, self.undo, self.end_idle])
+        rows = [self.change, self.values, self.rate, self.pairs, self.accept, buttons, self.done, self.said]
+        self.box = w.VBox(rows)
         self.change.observe(lambda told: self._choose(told["new"]), names="value")
         for told in (self.rate, self.pairs):
             told.observe(lambda _: self._ready(), names="value")
+        self.accept.observe(lambda told: self._accepted(told["new"]), names="value")
         self.try_it.on_click(lambda _: self._start())
         self.stop.on_click(lambda _: self._end())
-        self.keep.on_click(lambda _: self._do(self._panel.keep))
+        self.keep.on_click(lambda _: self._start_keeping())
+        self.end_idle.on_click(lambda _: self._do(self._panel.end_idle_sessions))
         self.undo.on_click(lambda _: self._do(self._panel.undo))
         self._choose(panel.choices[0].name)
 
@@ -60,6 +68,9 @@ class Controls:
     def _choose(self, name: str) -> None:
         self.values.children = tuple(self._value(each) for each in self._panel.choose(name))
         self.keep.disabled = True
+        for each in (self.rate, self.pairs):
+            each.layout.display = "none" if self._panel.chosen.way else ""
+        self.end_idle.layout.display = "none"
         self._update()
 
     def _value(self, parameter: Parameter) -> Any:
@@ -72,6 +83,7 @@ class Controls:
         self._update()
 
     def _update(self) -> None:
+        self.accept.value, self.accept.layout.display = False, "none"
         if self._shown:
             self._shown[0].update(self._panel.estimate())
         self._ready()
@@ -82,6 +94,9 @@ class Controls:
         self.try_it.disabled = bool(why_not) or self._is_running
         if why_not:
             self._say(why_not)
+            return
+        if self._panel.chosen.way:
+            self._say("A trial runs the one statement some times, in transactions that are rolled back.")
             return
         plan = self._panel.plan(self.pairs.value)
         least, most = (wording.duration(1000 * plan.expected_s(pairs)) for pairs in (plan.looks[0], plan.most_pairs))
@@ -99,8 +114,46 @@ class Controls:
         self._say("The trial begins.")
         threading.Thread(target=self._run, args=(plan, rate), daemon=True).start()
 
+    def _start_keeping(self) -> None:
+        if not self._panel.chosen.way:
+            self._do(self._panel.keep)
+            return
+        self._running(True)
+        self.keep.disabled = True
+        self._say("It is being set.")
+        threading.Thread(target=self._keep_in_database, daemon=True).start()
+
+    def _keep_in_database(self) -> None:
+        """Keep it, once its cost was said yes to; then offer to end idle sessions that have not heard of it."""
+        try:
+            if not self._must_ask(to_keep=True):
+                self._say(self._panel.keep(self._tell))
+                self.end_idle.layout.display = "" if self._panel.idle_sessions() else "none"
+        except PerfnbError as error:
+            self._say(f"Not kept: {error}")
+        finally:
+            self._running(False)
+            self.keep.disabled = False
+
+    def _must_ask(self, *, to_keep: bool = False) -> bool:
+        """Tell what it costs and return True where that was not said yes to yet."""
+        if self._panel.is_accepted and self._asked_to_keep == to_keep:
+            return False
+        cost = self._panel.cost(to_keep=to_keep)
+        if cost:
+            self._asked_to_keep = to_keep
+            self.accept.value, self.accept.layout.display = False, ""
+            button = "Keep" if to_keep else "Try it"
+            self._say(f"{cost} Nothing is done yet: tick “{self.accept.description}” and press {button} again.")
+        return bool(cost)
+
+    def _accepted(self, is_accepted: bool) -> None:
+        self._panel.is_accepted = is_accepted
+
     def _run(self, plan: Any, rate: float) -> None:
         try:
+            if self._must_ask():
+                return
             result = self._panel.run(plan, rate, self._tell)
             self._say(result.headline)
             self.keep.disabled = False
@@ -113,8 +166,9 @@ class Controls:
                 self._shown[2].update(self._panel.compared())
 
     def _tell(self, told: TrialProgress) -> None:
+        self.done.max = max(1, told.of)
         self.done.value = min(told.pair, self.done.max)
-        self._say(said_of(told))
+        self._say(told.text if self._panel.chosen.way else said_of(told))
 
     def _end(self) -> None:
         self.stop.disabled = True
@@ -123,7 +177,7 @@ class Controls:
 
     def _running(self, is_running: bool) -> None:
         self._is_running = is_running
-        for each in (self.change, self.rate, self.pairs, self.try_it, self.undo, *self.values.children):
+        for each in (self.change, self.rate, self.pairs, self.accept, self.try_it, self.undo, *self.values.children):
             each.disabled = is_running
         self.stop.disabled = not is_running
         self.done.layout.visibility = "visible" if is_running else "hidden"

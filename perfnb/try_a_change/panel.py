@@ -14,12 +14,14 @@ from perfnb.errors import PerfnbError
 from perfnb.estimates import Parameter, Prediction
 from perfnb.estimates import predict as predicted
 from perfnb.finding import Finding
+from perfnb.knobs import Knob, reverted
 from perfnb.knobs import change as set_knob
-from perfnb.knobs import reverted
+from perfnb.knobs.postgres import RoleSetting
 from perfnb.trials import Plan, TrialResult, pairs_needed, run_trial
 from perfnb.trials.measure import METRICS
-from perfnb.trials.shown import distribution, durations, result_piece, setting, trials_of
+from perfnb.trials.shown import distribution, durations, plans_of, result_piece, setting, trials_of
 from perfnb.try_a_change.choices import Choice, choices
+from perfnb.try_a_change.database import NO_DSN, Told, require_dsn
 from perfnb.try_a_change.live import Live, NotLive
 from perfnb.try_a_change.shown import gains_piece, headline, prediction_piece
 from perfnb.widgets.chart import Missing
@@ -52,7 +54,9 @@ class TryAChange:
         self.chosen = self.choices[0]
         self.given: dict[str, Any] = {}
         self.result: TrialResult | None = next(reversed(trials_of(incident.recording)), None)
+        self.is_accepted = False
         self._stop = threading.Event()
+        self._kept: tuple[Knob, ...] = ()
 
     @cached_property
     def live(self) -> Live | NotLive:
@@ -66,7 +70,8 @@ class TryAChange:
         except PerfnbError as error:
             return Missing(f"No estimate: {error}")
         if prediction is None:
-            return Missing("Nothing estimates what a setting of the app does: try it.")
+            what = "of the database" if self.chosen.way else "of the app"
+            return Missing(f"Nothing estimates what a setting {what} does: try it.")
         return prediction_piece(self.chosen.title, prediction)
 
     def overview(self) -> Piece:
@@ -87,17 +92,19 @@ class TryAChange:
             told = headline(predicted(self.incident.recording, choice.name))
         except PerfnbError as error:
             told = f"not measured: {error.hint or error.message}"
-        can = (
-            "no: it is a change of the app" if not choice.knob else "yes" if isinstance(self.live, Live) else "not now"
-        )
-        setting = ", ".join(f"{each.title} {each.default}" for each in choice.parameters if each.default is not None)
+        can = "no: it is a change of the app" if not choice.knob else "yes" if self._is_there(choice) else "not now"
+        parameters = choice.change.parameters if choice.change else choice.parameters
+        setting = ", ".join(f"{each.title} {each.default}" for each in parameters if each.default is not None)
         return {"change": choice.title, "remedy for": ", ".join(choice.causes), "setting": setting,
                 "estimate": told, "can be tried here": can}  # fmt: skip
+
+    def _is_there(self, choice: Choice) -> bool:
+        return bool(self.incident.target.dsn) if choice.way else isinstance(self.live, Live)
 
     def _prediction(self) -> Prediction | None:
         if self.chosen.change is None:
             return None
-        return predicted(self.incident.recording, self.chosen.name, **self.given)
+        return predicted(self.incident.recording, self.chosen.name, **self.chosen.estimated(self.given))
 
     def _known_prediction(self) -> Prediction | None:
         """Return the estimate of what is chosen; None where there is none."""
@@ -131,12 +138,15 @@ class TryAChange:
         """Choose a change; returns what it can be set to."""
         self.chosen = next(each for each in self.choices if each.name == name)
         self.given = {each.name: each.default for each in self.chosen.parameters}
+        self.is_accepted = False
         return self.chosen.parameters
 
     def why_not(self) -> str:
         """Return why what is chosen can't be tried now; nothing where it can."""
         if not self.chosen.knob:
             return "perfnb can't do this change from outside: make it in the app, or as a setting of the app"
+        if self.chosen.way:
+            return "" if self.incident.target.dsn else f"Estimates only: {NO_DSN}"
         if isinstance(self.live, NotLive):
             return str(self.live)
         try:
@@ -165,13 +175,23 @@ class TryAChange:
             1 - max(effect.low, effect.high) / effect.before, spread, alpha=plan.alpha, margin=plan.margin
         )
 
+    def cost(self, *, to_keep: bool = False) -> str:
+        """Return what must be said yes to (``is_accepted``) before it is tried, or kept; empty where nothing must."""
+        return self.chosen.way.cost(self._dsn, self.given, to_keep=to_keep) if self.chosen.way else ""
+
     def run(self, plan: Plan, rate_per_s: float, tell: Any) -> TrialResult:
-        """Try what is chosen and return what came of it; ``stop`` ends it. Everything is undone by then."""
-        assert isinstance(self.live, Live)
+        """Try what is chosen and return what came of it; ``stop`` ends it. Everything is undone by then.
+
+        A change of the database is tried on one statement: ``plan`` and ``rate_per_s`` are for requests to the app.
+        """
         self._stop.clear()
         prediction = self._known_prediction()
         told = headline(prediction) if prediction else "nothing is estimated"
         self.incident.recording.add_event("mark", f"to be tried: {self.chosen.title} ({told})")
+        if self.chosen.way:
+            self.result = self.chosen.way.run(self._dsn, self.given, self._told(tell))
+            return self.result
+        assert isinstance(self.live, Live)
         self.result = run_trial(
             self.incident.recording,
             self.live.knob(self.chosen.knob),
@@ -189,12 +209,42 @@ class TryAChange:
         """End the trial that runs."""
         self._stop.set()
 
-    def keep(self) -> str:
+    def keep(self, tell: Any = lambda told: None) -> str:
         """Set what is chosen and leave it so; says what was done."""
+        if self.chosen.way:
+            return self._keep_in_database(tell)
         assert isinstance(self.live, Live)
         made = set_knob(self.incident.recording, self.live.knob(self.chosen.knob), self._value())
         made.keep()
         return f"{self.chosen.title}: set, and it stays until it is undone here or by perfnb revert."
+
+    def _keep_in_database(self, tell: Any) -> str:
+        assert self.chosen.way is not None
+        self._stop.clear()
+        turned = self.chosen.way.knobs(self._dsn, self.given, self._told(tell))
+        for knob, value in turned:
+            set_knob(self.incident.recording, knob, value).keep()
+        self._kept = tuple(knob for knob, _ in turned)
+        told = [knob.aftermath() if isinstance(knob, RoleSetting) else f"{knob.title} is built" for knob in self._kept]
+        if not told:
+            return "New sessions have it so already."
+        return f"{'; '.join(told)}. It stays until it is undone here or by perfnb revert."
+
+    def idle_sessions(self) -> int:
+        """Return how many idle sessions have not heard of a setting that was kept."""
+        return sum(knob.idle_sessions() for knob in self._kept[:1] if isinstance(knob, RoleSetting))
+
+    def end_idle_sessions(self) -> str:
+        """End idle sessions, so that the app's pool opens new ones with what was kept; says how many."""
+        ended = sum(knob.end_idle_sessions() for knob in self._kept[:1] if isinstance(knob, RoleSetting))
+        return f"{ended} idle sessions were ended; the app's pool opens new ones."
+
+    @property
+    def _dsn(self) -> str:
+        return require_dsn(self.incident.target.dsn)
+
+    def _told(self, tell: Any) -> Told:
+        return Told(tell, self._stop, self.is_accepted, self._known_prediction())
 
     def undo(self) -> str:
         """Undo whatever was set and not undone, kept changes too; says what was done."""
@@ -205,6 +255,8 @@ class TryAChange:
         """Return how the requests of both arms are distributed."""
         if self.result is None:
             return Missing("After a trial, how long its requests took in each arm is drawn here.")
+        if self.result.statement:
+            return plans_of(self.result) or Missing("The trial has not the statement's plans in both arms.")
         frame = durations(self.incident.recording, self.result.trial)
         if frame.empty:
             return Missing("No request of the trial was answered.")

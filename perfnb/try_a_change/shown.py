@@ -17,7 +17,14 @@ TITLES = {
     "input_tokens": "input tokens, mean",
     "output_tokens": "output tokens, mean",
     "hit_rate": "answered from the cache",
+    "statement_ms": "time of the statement, mean",
+    "statement_blocks": "blocks the statement touches",
+    "temporary_bytes": "written to temporary files",
+    "connections_in_use": "connections in use, mean",
+    "connections_in_use_most": "connections in use, most",
 }
+
+PER = {"statement": "per execution", "temporary": "per execution", "connections": "at a time"}
 
 
 def prediction_piece(title: str, prediction: Prediction) -> Piece:
@@ -26,6 +33,7 @@ def prediction_piece(title: str, prediction: Prediction) -> Piece:
     html = render(
         "estimate",
         title=title,
+        per=_per(prediction),
         setting=setting(prediction.setting) if any(prediction.setting.values()) else "",
         rows=rows,
         examined=prediction.examined,
@@ -37,6 +45,11 @@ def prediction_piece(title: str, prediction: Prediction) -> Piece:
         *(f"  {each['title']}: {each['before']} → {each['after']} ({each['change']})" for each in rows),
     ]
     return Piece(html, "\n".join([*lines, f"  {prediction.examined}"]))
+
+
+def _per(prediction: Prediction) -> str:
+    first = prediction.effects[0].metric.partition("_")[0] if prediction.effects else ""
+    return PER.get(first, "per request")
 
 
 def row(effect: Estimate) -> dict[str, Any]:
@@ -81,7 +94,7 @@ def headline(prediction: Prediction) -> str:
 def _unit(metric: str) -> str:
     if metric == "hit_rate":
         return "share"
-    return next((unit for unit in ("usd", "ms", "tokens") if metric.endswith(unit)), "")
+    return next((unit for unit in ("usd", "ms", "tokens", "bytes") if metric.endswith(unit)), "")
 
 
 def said_of(told: TrialProgress) -> str:
