@@ -28,7 +28,7 @@ def uncached_session_reads(
     per_request: tuple[float, float] = (0.8, 5),
     min_share: float = 0.1,
     min_ms: float = 2,
-    max_changes: float = 0.1,
+    max_changes: float = 0.35,
     reads_per_row: float = 5,
     least: int = 20,
 ) -> Finding | Clear:

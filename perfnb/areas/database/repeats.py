@@ -37,8 +37,7 @@ WITH loops AS (
 )
 SELECT shape, count(*) AS requests, median(turns) AS turns, min(turns) AS fewest, max(turns) AS most,
        sum(turns) AS calls, sum(loop_ms) AS loop_ms, median(loop_ms) AS usual_ms, median(longest_ms) AS one_ms,
-       string_agg(DISTINCT route, ', ') AS routes, arg_max(request_id, loop_ms, 3) AS exemplars,
-       sum(loop_ms) / (SELECT sum(duration_ms) FROM request_queries) AS share_of_queries
+       string_agg(DISTINCT route, ', ') AS routes, arg_max(request_id, loop_ms, 3) AS exemplars
 FROM loops GROUP BY shape HAVING count(*) >= $least
 """
 
@@ -48,7 +47,8 @@ WITH loops AS (
     SELECT request_id, min(start_ms) AS begins_ms FROM request_queries WHERE shape = $shape AND is_in_loop
     GROUP BY request_id
 )
-SELECT q.shape, min(q.statement) AS statement, count(*) / (SELECT count(*) FROM loops) AS calls_per_request
+SELECT q.shape, min(q.statement) AS statement,
+       (SELECT count(*) FROM request_queries a WHERE a.shape = q.shape) / (SELECT count(*) FROM loops) AS runs_per_loop
 FROM request_queries q JOIN loops l ON l.request_id = q.request_id AND q.start_ms < l.begins_ms
 WHERE q.kind = 'select' AND q.shape <> $shape
 GROUP BY q.shape HAVING count(DISTINCT q.request_id) >= 0.8 * (SELECT count(*) FROM loops)
@@ -72,6 +72,7 @@ def repeated(recording: Recording) -> pd.DataFrame:
     of calls in a request), fewest, most, calls, usual_ms (of a loop; NA by counters), one_ms (of its longest call),
     routes, exemplars, share (of the database's time), share_of_wait, rows_per_call, certainty.
     A statement of which the table has fewer rows than the loop has turns reads the same rows again, so it is none.
+    Without traces, selects of about one row that ran five times or more for each request stand for loops.
     """
     return recording.derived("repeated queries", lambda: _repeated(recording)).copy()
 
@@ -94,11 +95,13 @@ def _repeated(recording: Recording) -> pd.DataFrame:
             continue
         facts = work.loc[shape] if shape in work.index else pd.Series(dtype=object)
         before = _before(recording, shape, work) if loop["certainty"] == 1 else _beside(work, shape)
-        origin = origin_of(by_id, before, known, float(loop["turns"]))
+        origin = origin_of(by_id, before, known, float(loop["calls"]) / float(loop["requests"]))
+        if origin is None:
+            continue
         rows.append(
             loop
             | {"table": by_id.table, "column": by_id.column, "cause": origin.cause, "parent": origin.parent,
-               "gives": origin.gives, "share": max(_number(facts.get("share")), _number(loop.get("share_of_queries"))),
+               "gives": origin.gives, "share": max(_number(facts.get("share")), _number(facts.get("share_of_queries"))),
                "share_of_wait": _number(facts.get("share_of_wait")), "rows_per_call": facts.get("rows_per_call")}
         )  # fmt: skip
     frame = pd.DataFrame(rows, columns=_COLUMNS)
@@ -157,7 +160,7 @@ def _reads_again(known: Relations, by_id: Filter, turns: float) -> bool:
 
 @dataclass(frozen=True)
 class Before:
-    """A select that may give the ids: ``rows`` a request has of it; None where rows are not counted."""
+    """A select that may give the ids: ``rows`` there are of it for each loop; None where rows are not counted."""
 
     statement: Statement
     text: str
@@ -167,7 +170,7 @@ class Before:
 def _before(recording: Recording, shape: str, work: pd.DataFrame) -> list[Before]:
     frame = recording.query(_BEFORE, {"shape": shape})
     per_call = frame["shape"].map(work["rows_per_call"])
-    return _candidates(frame.assign(rows=per_call * frame["calls_per_request"]))
+    return _candidates(frame.assign(rows=per_call * frame["runs_per_loop"]))
 
 
 def _beside(work: pd.DataFrame, shape: str) -> list[Before]:
@@ -183,11 +186,12 @@ def _candidates(frame: pd.DataFrame) -> list[Before]:
     ]
 
 
-def origin_of(by_id: Filter, before: list[Before], known: Relations, turns: float) -> Origin:
+def origin_of(by_id: Filter, before: list[Before], known: Relations, turns: float) -> Origin | None:
     """Return what a loop over ``by_id`` is, given the selects that ran before it.
 
     In this order: rows of a table that a foreign key binds to this one give the ids; a search in this table by whose
-    key the loop reads gave them, so the app has the list; rows of any other table give them; nothing does.
+    key the loop reads gave them, so the app has the list; rows of any other table give them; nothing does, and the loop
+    reads by a key. None where it reads by something else that nothing gives: as likely as not it is the same each time.
     """
     giving = [each for each in before if _gives(each, by_id, known, turns)]
     table = known.name(by_id.table)
@@ -201,7 +205,7 @@ def origin_of(by_id: Filter, before: list[Before], known: Relations, turns: floa
     if of_others or same:
         nearest = min(of_others or same, key=lambda each: abs((each.rows or turns) - turns))
         return Origin(N_PLUS_ONE, nearest.text, _why(nearest))
-    return Origin(PER_ID)
+    return Origin(PER_ID) if known.is_key(by_id.table, by_id.column) else None
 
 
 def _why(parent: Before) -> str:

@@ -152,7 +152,8 @@ def frequent_statement(
     """
     frame = workload(recording)
     by_id = set(repeated(recording)["shape"])
-    judged = frame[(frame["kind"] == "select") & ~frame["shape"].isin(by_id)]
+    judged = frame[(frame["kind"] == "select") & ~frame["shape"].isin(by_id)].copy()
+    judged["share"] = judged[["share", "share_of_queries"]].max(axis=1)
     often = judged["calls_per_request"] >= per_request
     felt = (judged["share"] >= min_share) | (judged["share_of_wait"] >= min_share_of_wait)
     if judged["calls_per_request"].isna().all():
@@ -189,7 +190,7 @@ def unstable_statement(
     recording: Recording,
     objectives: Objectives,
     *,
-    min_variation: float = 1.5,
+    min_variation: float = 1.25,
     min_deviation_ms: float = 50,
     least: int = 20,
     slow_calls: float = 3,

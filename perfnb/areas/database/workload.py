@@ -61,7 +61,8 @@ def workload(recording: Recording) -> pd.DataFrame:
     max_exec_time_ms (NA where the longest was before the window), longest_ms (ever), p95_at_most_ms (a bound: counters
     hold no percentile), p50_ms and p95_ms (from the app's own spans, NA without), rows_per_call, blocks_per_call,
     blocks_read, block_read_time_ms, temp_bytes_per_call, calls_per_request, ms_per_request, share_of_wait (part of
-    the requests' time), certainty (of what is said of requests) and seen_by (counters, or traces: then times are the
+    the requests' time), share_of_queries (part of what requests spend on the database; where traces show it, round
+    trips are in it), certainty (of what is said of requests) and seen_by (counters, or traces: then times are the
     client's and blocks are NA). Raises NotMeasured where statements were neither counted twice nor traced.
     """
     return recording.derived("workload", lambda: _workload(recording)).copy()
@@ -132,14 +133,15 @@ _REQUESTS = "SELECT route, count(*) AS total, sum(duration_ms) AS duration_ms FR
 
 
 def _of_requests(recording: Recording) -> pd.DataFrame:
-    """Return shape, calls_per_request, ms_per_request, share_of_wait, certainty; empty where requests are not seen."""
-    columns = ["shape", "calls_per_request", "ms_per_request", "share_of_wait", "certainty"]
+    """Return shape, calls_per_request, ms_per_request, share_of_wait …; empty where requests are not seen."""
+    columns = ["shape", "calls_per_request", "ms_per_request", "share_of_wait", "share_of_queries", "certainty"]
+    nothing = pd.DataFrame(columns=columns).astype({"shape": object} | dict.fromkeys(columns[1:], float))
     try:
         if not sees_requests(recording):
-            return pd.DataFrame(columns=columns).astype({"shape": object})
+            return nothing
         known = calls_per_request(recording)
     except NotMeasured:
-        return pd.DataFrame(columns=columns).astype({"shape": object})
+        return nothing
     totals = prepare(recording).query(_REQUESTS)
     everyone, of_route = float(totals["total"].sum()), dict(zip(totals["route"], totals["total"], strict=True))
     known["total"] = [everyone if pd.isna(route) else of_route.get(route, everyone) for route in known["route"]]
@@ -152,6 +154,7 @@ def _of_requests(recording: Recording) -> pd.DataFrame:
     return groups.assign(
         calls_per_request=groups["ran"] / groups["total"],
         ms_per_request=groups["waited_ms"] / groups["total"],
+        share_of_queries=groups["waited_ms"] / groups["waited_ms"].sum(),
         share_of_wait=(groups["waited_ms"] / wait).clip(0, 1) if wait > 0 else 0.0,
     ).reset_index()[columns]
 
