@@ -7,15 +7,22 @@ is missing; in CI the main ones must be there.
 
 import functools
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from fetch_servers import place
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from perfnb.demo.postgres import Postgres, unpack_server
+from perfnb.demo.keeper import Child, Keeper
+from perfnb.demo.postgres import Postgres, _account, _command, _environment, free_port, unpack_server
 from perfnb.errors import PerfnbError
 
 MAIN = (13, 15, 16, 18)
@@ -43,11 +50,6 @@ def missing(version: int, why: str) -> Path:
     if os.environ.get("CI") == "true" and version in MAIN:
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def server(version: int, log: Path, **settings: str) -> Postgres:
-    """Return a server of ``version``, not started yet; ``settings`` are its configuration."""
-    return Postgres(log, installation=installation(version), settings=settings)
 
 
 @contextmanager
@@ -80,6 +82,102 @@ def _running(installed: Path, settings: Mapping[str, str] | None) -> Iterator[st
         Postgres(Path(scratch) / "postgres.log", installation=installed, settings=settings) as postgres,
     ):
         yield postgres.dsn
+
+
+class Restartable(Postgres):
+    """A server that can be stopped and started again, with its data and at its port."""
+
+    def stop(self) -> None:
+        """Stop it, as an administrator would."""
+        self._keeper.__exit__()
+
+    def start_again(self, **settings: str) -> None:
+        """Start it once more, with further ``settings``, and wait until it accepts connections."""
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        self._keeper = self._stack.enter_context(Keeper(replace(self._kept, command=[*self._kept.command, *options])))
+        _wait_until_up(self._keeper, self.dsn)
+
+    def _child(self, *given: Any) -> Child:
+        self._kept = replace(super()._child(*given), remove=())
+        return self._kept
+
+
+@contextmanager
+def restartable(version: int, settings: Mapping[str, str] | None = None) -> Iterator[Restartable]:
+    """Start a server of ``version`` that can be stopped and started again."""
+    with (
+        tempfile.TemporaryDirectory(prefix="perfnb-test-") as scratch,
+        Restartable(Path(scratch) / "postgres.log", installation=installation(version), settings=settings) as postgres,
+    ):
+        yield postgres
+
+
+class _Standby(Postgres):
+    primary = ""
+
+    def _make_cluster(self, server: Path, folder: Path, account: Any) -> None:
+        if account:
+            os.chown(folder, account.pw_uid, account.pw_gid)
+        command = [str(server / "bin/pg_basebackup"), "--pgdata", str(folder / "data"), "--write-recovery-conf"]
+        _command([*command, "--checkpoint", "fast", "--dbname", self.primary], _environment(server), account, self._run)
+        self._password = str(conninfo_to_dict(self.primary)["password"])
+
+    def _is_up(self, keeper: Keeper, dsn: str) -> bool:
+        _wait_until_up(keeper, dsn)
+        return True
+
+
+@contextmanager
+def standby_of(dsn: str, version: int = 18) -> Iterator[str]:
+    """Start a standby that follows the server at ``dsn`` and yield a DSN of the same database there."""
+    installed = installation(version)
+    if not (installed / "bin/pg_basebackup").exists():
+        pytest.skip(f"Postgres {version} has no pg_basebackup here")
+    with tempfile.TemporaryDirectory(prefix="perfnb-test-") as scratch:
+        standby = _Standby(Path(scratch) / "standby.log", installation=installed)
+        standby.primary = dsn
+        with standby:
+            yield standby.dsn
+
+
+@contextmanager
+def through_pgbouncer(dsn: str, mode: str = "transaction") -> Iterator[str]:
+    """Start Debian's PgBouncer in front of the server at ``dsn`` and yield the DSN that goes through it."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no pgbouncer here")
+        pytest.skip("no pgbouncer here (apt-get install pgbouncer)")
+    given, port, account = conninfo_to_dict(dsn), free_port(), _account()
+    with tempfile.TemporaryDirectory(prefix="perfnb-test-") as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        (folder / "users").write_text(f'"{given["user"]}" "{given["password"]}"\n')
+        (folder / "ini").write_text(
+            f"[databases]\n* = host={given['host']} port={given['port']}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {port}\nauth_type = plain\nauth_file = {folder / 'users'}\npool_mode = {mode}\n"
+            f"default_pool_size = 3\nunix_socket_dir =\nadmin_users = {given['user']}\n"
+        )
+        child = Child(
+            "PgBouncer", [program, str(folder / "ini")], folder / "log",
+            user=account.pw_uid if account else None, group=account.pw_gid if account else None,
+        )  # fmt: skip
+        with Keeper(child) as keeper:
+            through = make_conninfo(dsn, port=port)
+            _wait_until_up(keeper, through)
+            yield through
+
+
+def _wait_until_up(keeper: Keeper, dsn: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            psycopg.connect(dsn, connect_timeout=2).close()
+            return
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline or not keeper.is_alive:
+                raise AssertionError(keeper.last_lines()) from None
+            time.sleep(0.05)
 
 
 def _fetched(version: int) -> Path | None:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any, Self
 
 import psycopg
@@ -178,7 +179,7 @@ class Postgres:
     def _reconnected(self) -> bool:
         """Try to connect until it works or the end comes."""
         before = self._server.seen
-        for pause in (*RECONNECT_S, *iter(lambda: RECONNECT_S[-1], None)):
+        for pause in chain(RECONNECT_S, repeat(RECONNECT_S[-1])):
             try:
                 self._back(before, self._server.open())
                 return True
