@@ -1,11 +1,13 @@
 """Sessions of the app, look by look: what they do, beside the requests and model calls under way at the same moment."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from perfnb.attribution import prepare
 from perfnb.attribution.objects import objects
+from perfnb.errors import NotMeasured
 from perfnb.recording import Recording
 
 HOW_TO_SEE_SESSIONS = "sessions of Postgres: perfnb record --dsn DSN (with the role pg_monitor they show what they do)"
@@ -80,13 +82,16 @@ def prepare_sessions(recording: Recording) -> Recording:
     """
     recording.require("activity")
 
-    def build() -> bool:
+    def build() -> Any:
         connection = prepare(recording).refresh()
         connection.execute(APP_SESSIONS)
         connection.execute(_LOOKS)
-        return True
+        return connection.execute("SELECT count(state) = 0 AND count(*) > 0 FROM app_sessions").fetchall()[0][0]
 
-    recording.derived("sessions", build)
+    if recording.derived("sessions", build):
+        raise NotMeasured(
+            "what sessions of other roles do is hidden", hint="GRANT pg_monitor TO the role in the DSN, then record again"
+        )
     return recording
 
 
