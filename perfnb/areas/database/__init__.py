@@ -2,9 +2,14 @@
 
 from perfnb.areas.database import (
     buffers,
+    connections,
     embeddings,
+    exhaustion,
+    held,
+    locks,
     reads,
     repeats,
+    stale,
     statements,
     vector_filters,
     vector_parameters,
@@ -15,9 +20,14 @@ from perfnb.areas.database import (
 
 __all__ = [
     "buffers",
+    "connections",
     "embeddings",
+    "exhaustion",
+    "held",
+    "locks",
     "reads",
     "repeats",
+    "stale",
     "statements",
     "vector_filters",
     "vector_parameters",

@@ -1,20 +1,19 @@
 """Connections opened for each request, too many of them, and dead ones: where each check fires and where it is quiet."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from builders import Row, every, failed_call, recording, request, span
-from session_rows import SERVER, counter, looks, moment, sample, server, session, setting
+from session_rows import counter, looks, moment, sample, server, session, setting
 
-from perfnb.areas.database.connections import churn, no_connection_pool, pool_too_large
+from perfnb.areas.database.connections import no_connection_pool, pool_too_large
 from perfnb.areas.database.refusals import kind_of, refusals
 from perfnb.areas.database.sessions import limits, prepare_sessions, session_looks, sessions_by_owner
 from perfnb.areas.database.stale import stale_connections
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
-from perfnb.recording import Recording
 
 OBJECTIVES = Objectives.load(Path(__file__).parent)
 LIMITS = [
@@ -108,7 +107,7 @@ class TestNoConnectionPool:
         answer = found(self.answer(tmp_path, requests=asked(), samples=samples, spans=spans))
         assert "opening one takes 12.0 ms" in answer.evidence[2]
 
-    QUIET = {
+    QUIET: ClassVar = {
         "a pool that opens": ([10, 50, 50, 50, 50], [2, 42, 42, 42, 42]),
         "an app that starts anew with a large pool": ([10, 10, 50, 50, 50], [40, 40, 40, 40, 40]),
         "monitoring that comes every five seconds": ([10, 12, 13, 14, 16], [5, 5, 5, 5, 5]),
@@ -161,7 +160,7 @@ class TestNoConnectionPool:
             self.answer(tmp_path / "two", samples=counter("sessions", [0, 20, 40, 60]))
 
 
-def refused(count: int, text: str) -> dict[str, list[Row]]:
+def refused(count: int, text: str) -> dict[str, Any]:
     """Return requests of which ``count`` end with an exception whose message is ``text``."""
     spans = [
         span("GET /chat", turn * 400, 300, trace=f"bad{turn}", kind="SERVER", operation="server", status="ERROR",
@@ -195,7 +194,7 @@ class TestPoolTooLarge:
         answer = self.answer(tmp_path, activity=looks(10, range(sessions)), catalog=LIMITS)
         assert isinstance(answer, Finding) is fires
 
-    QUIET = {
+    QUIET: ClassVar = {
         "a pool of idle sessions": looks(10, range(20)),
         "many, and all of them at work": looks(10, range(85), "active"),
         "those of a tool": looks(10, range(85), application="DBeaver") + looks(10, [500, 501]),
@@ -286,7 +285,7 @@ class TestStaleConnections:
     def answer(self, folder: Path, **tables: Any) -> Finding | Clear:
         return stale_connections(recording(folder, **tables), OBJECTIVES)
 
-    def closed(self, count: int, *, worked_before: bool = False) -> dict[str, list[Row]]:
+    def closed(self, count: int, *, worked_before: bool = False) -> dict[str, Any]:
         tables = refused(count, "consuming input failed: server closed the connection unexpectedly")
         for turn in range(count):
             trace = f"bad{turn}"

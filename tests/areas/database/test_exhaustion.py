@@ -197,7 +197,7 @@ class TestByMetrics:
 
 
 class TestByErrors:
-    def refused(self, count: int) -> dict[str, list[Row]]:
+    def refused(self, count: int) -> dict[str, Any]:
         event = {"name": "exception", "attributes": {"exception.message": "couldn't get a connection after 10.00 sec"}}
         spans = [
             span(
@@ -231,7 +231,7 @@ class TestByErrors:
 
 
 class TestByTheServerAlone:
-    def staged(self, sessions: int, in_flight: int, *, state: str = "active", count: int = 20) -> dict[str, list[Row]]:
+    def staged(self, sessions: int, in_flight: int, *, state: str = "active", count: int = 20) -> dict[str, Any]:
         """Return looks at ``sessions`` in ``state`` while ``in_flight`` requests are under way."""
         requests = [request(-500 + n, (count + 1) * 1000) for n in range(in_flight)]
         return {"activity": looks(count, range(1, sessions + 1), state), "requests": requests}

@@ -29,7 +29,7 @@ def answer(folder: Path, **tables: Any) -> Finding | Clear:
 
 def traffic(
     every_ms: float = 800, call_ms: float = 2500, *, held: bool = True, before_ms: float = 60, part: float = 1.0
-) -> dict[str, list[Row]]:
+) -> dict[str, Any]:
     """Return requests with one model call each, and looks at a pool in which some hold a connection meanwhile."""
     starts = [turn * every_ms for turn in range(int((SECONDS - 3) * 1000 / every_ms))]
     requests = [request(at, call_ms + 150) for at in starts]
@@ -154,8 +154,8 @@ def test_where_session_time_goes(tmp_path: Path) -> None:
     assert split["held"] > 50_000
 
 
-def traced(count: int, *, begin: str = "BEGIN", end: str = "COMMIT", end_at: float = 2600) -> dict[str, list[Row]]:
-    rows: dict[str, list[Row]] = {"spans": [], "calls": [], "requests": []}
+def traced(count: int, *, begin: str = "BEGIN", end: str = "COMMIT", end_at: float = 2600) -> dict[str, Any]:
+    rows: dict[str, Any] = {"spans": [], "calls": [], "requests": []}
     for n in range(count):
         at, trace = n * 3000, f"t{n}"
         rows["spans"] += [

@@ -56,7 +56,7 @@ CASES = [
 
 @pytest.mark.parametrize(("arrivals", "hold", "more", "verdict", "per_process"), CASES)
 def test_verdicts(arrivals: float, hold: float, more: dict[str, int], verdict: str, per_process: int) -> None:
-    advice = pool_advice(arrivals, hold, **more)  # type: ignore[arg-type]
+    advice = pool_advice(arrivals, hold, **more)
     assert (advice.verdict, advice.per_process) == (verdict, per_process)
 
 
