@@ -47,10 +47,10 @@ def _covers(ranked: list[Row]) -> Iterator[tuple[Row, Row, str]]:
             yield one, longer[0], "the first columns of"
 
 
-def _worth(row: Row) -> tuple[bool, int, float, str]:
-    """Return what makes one of two equal indexes the one that stays."""
+def _worth(row: Row) -> tuple[bool, int, float, int, list[int]]:
+    """Return what makes one of two equal indexes the one that stays; copies tend to have the longer name."""
     scans = 0.0 if pd.isna(row["scans"]) else float(row["scans"])
-    return row["is_primary"] is True, len(_reasons(row)), scans, str(row["name"])
+    return row["is_primary"] is True, len(_reasons(row)), scans, -len(row["name"]), [-ord(each) for each in row["name"]]
 
 
 def _wanted_for_more(one: Row, cover: Row) -> bool:
@@ -106,6 +106,6 @@ def invalid(recording: Recording, *, least_rows: float = 1000) -> pd.DataFrame:
     frame = indexes(recording)
     building = set(objects(recording, "progress")["index"].dropna())
     broken = (frame["is_valid"] == False) & ~frame["is_building"].fillna(False)  # noqa: E712 - NA is not False
-    large = frame["live_rows"].fillna(0) >= least_rows
+    large = frame["rows"] >= least_rows
     told = frame[broken.fillna(False) & large & (frame["relation"] != "partitioned table")]
     return told[~told["name"].isin(building)].reset_index(drop=True)

@@ -20,7 +20,7 @@ OF_A_FOREIGN_KEY = "a foreign key of its table"
 OTHERS = ("pg_", "information_schema.", "cron.", "partman.", "_timescaledb", "hdb_catalog.")
 
 _OF_TABLES = [
-    "live_rows", "relation", "inserted_grown", "updated_grown", "hot_updated_grown", "deleted_grown",
+    "live_rows", "rows_estimated", "relation", "inserted_grown", "updated_grown", "hot_updated_grown", "deleted_grown",
     "sequential_scans_grown", "index_scans_grown", "inserted", "updated", "deleted",
 ]  # fmt: skip
 
@@ -28,7 +28,7 @@ _OF_TABLES = [
 def indexes(recording: Recording) -> pd.DataFrame:
     """Return one row per index of the app's tables, largest first.
 
-    Columns: those of the catalog's kind ``index``, ``scans_grown``; of its table ``live_rows``, ``relation`` and
+    Columns: those of the catalog's kind ``index``, ``scans_grown``; of its table ``rows``, ``relation`` and
     ``writes_grown`` (entries that were written in the window: rows inserted, and updated but not in place);
     ``bytes_share`` of the database; ``leans`` (what depends on it, in words: empty where nothing is known).
     Raises NotMeasured where the catalog was not read.
@@ -40,6 +40,7 @@ def indexes(recording: Recording) -> pd.DataFrame:
     frame = frame[~frame["name"].str.startswith(OTHERS)]
     tables = grown(recording, "table").reindex(columns=["server", "name", *_OF_TABLES])
     frame = frame.merge(tables.rename(columns={"name": "table"}), on=["server", "table"], how="left")
+    frame["rows"] = frame[["live_rows", "rows_estimated"]].fillna(0).max(axis=1).clip(lower=0).astype(float)
     kept_out = frame["hot_updated_grown"].fillna(0)
     frame["writes_grown"] = frame["inserted_grown"].fillna(0) + frame["updated_grown"].fillna(0) - kept_out
     frame["bytes_share"] = (frame["bytes"].fillna(0) / database_bytes(recording)).clip(0, 1).astype(float)

@@ -105,6 +105,8 @@ def _age(days: float | None) -> str:
     if days is None:
         return "an unknown time"
     hours = days * 24
+    if hours < 0.1:
+        return f"{hours * 3600:.0f} seconds"
     return f"{days:.0f} days" if days >= 3 else f"{hours:.0f} hours" if hours >= 3 else f"{hours * 60:.0f} minutes"
 
 

@@ -34,7 +34,8 @@ OLD_TRANSACTIONS = 1000
 def tables(recording: Recording) -> pd.DataFrame:
     """Return one row per table of the app, largest first, with what vacuum has to know.
 
-    Columns: those of the catalog's kind ``table`` and each counter's growth; ``autovacuum`` (false where it is off for
+    Columns: those of the catalog's kind ``table`` and each counter's growth; ``rows`` (live ones, as counted or as
+    estimated: counts begin anew after a crash); ``autovacuum`` (false where it is off for
     this table), ``dead_part`` (of its rows), ``due`` (dead rows at which autovacuum comes), ``times_due`` (dead rows by
     that), ``dead_bytes`` (its heap's bytes by that part), ``free_bytes`` (by the estimate of bloat), ``bytes_share``.
     """
@@ -44,7 +45,8 @@ def tables(recording: Recording) -> pd.DataFrame:
         raise NotMeasured("no table was seen", hint=HOW_TO_SEE_TABLES)
     frame = frame[~frame["name"].str.startswith(OTHERS) & (frame["relation"] != "partitioned table")]
     frame = frame[frame["persistence"] != "temporary"]
-    live, dead = frame["live_rows"].fillna(0).astype(float), frame["dead_rows"].fillna(0).astype(float)
+    frame["rows"] = frame[["live_rows", "rows_estimated"]].fillna(0).max(axis=1).clip(lower=0).astype(float)
+    live, dead = frame["rows"], frame["dead_rows"].fillna(0).astype(float)
     frame["autovacuum"] = [not _is_off(options) for options in frame["options"]]
     frame["dead_part"] = (dead / (live + dead).where(live + dead > 0, 1.0)).astype(float)
     frame["due"] = [_due(recording, row) for row in frame.to_dict("records")]
@@ -122,7 +124,7 @@ def table_bloat(
         return Clear(examined)
     worst = found.sort_values("dead_rows", ascending=False).iloc[0]
     return Finding(
-        title=f"{_plain(worst['name'])} carries {worst['dead_rows']:,.0f} dead rows beside {worst['live_rows']:,.0f} live ones"
+        title=f"{_plain(worst['name'])} carries {worst['dead_rows']:,.0f} dead rows beside {worst['rows']:,.0f} live ones"
         if worst["times_due"] >= times_due
         else f"{_plain(worst['name'])} is {worst['bloat_fraction']:.0%} free space by estimate",
         severity=severity(max(float(worst["times_due"]) / times_due, float(worst["bloat_fraction"] or 0) / max_free) * 1.5, share),
@@ -144,7 +146,7 @@ def table_bloat(
 
 
 _SHOWN = [
-    "name", "live_rows", "dead_rows", "dead_part", "times_due", "dead_bytes", "bloat_fraction", "free_bytes", "bytes",
+    "name", "rows", "dead_rows", "dead_part", "times_due", "dead_bytes", "bloat_fraction", "free_bytes", "bytes",
     "last_autovacuum_at", "last_vacuum_at", "options",
 ]  # fmt: skip
 
@@ -212,8 +214,7 @@ def autovacuum_disabled(
     switched_off = _is_off({"autovacuum_enabled": setting(recording, "autovacuum")})
     uncounted = _is_off({"autovacuum_enabled": setting(recording, "track_counts")})
     changes = frame[["inserted", "updated", "deleted"]].fillna(0).sum(axis=1)
-    rows = frame[["live_rows", "rows_estimated"]].fillna(0).max(axis=1)
-    written = (changes >= least_changes) & (rows >= least_rows) & ~_by_hand(frame, by_hand_days)
+    written = (changes >= least_changes) & (frame["rows"] >= least_rows) & ~_by_hand(frame, by_hand_days)
     found = frame[written & (~frame["autovacuum"] | switched_off | uncounted)]
     if found.empty:
         off = int((~frame["autovacuum"]).sum())
@@ -230,7 +231,7 @@ def autovacuum_disabled(
         symptom="bytes",
         evidence=(
             *((f"setting {of_all}",) if switched_off or uncounted else ()),
-            *(f"{row['name']}: {row['live_rows']:,.0f} rows, {row['dead_part']:.0%} dead; autovacuum would have come at {row['due']:,.0f} dead rows, there are {row['dead_rows']:,.0f}" for row in found.head(4).to_dict("records")),
+            *(f"{row['name']}: {row['rows']:,.0f} rows, {row['dead_part']:.0%} dead; autovacuum would have come at {row['due']:,.0f} dead rows, there are {row['dead_rows']:,.0f}" for row in found.head(4).to_dict("records")),
             "no statistics are kept up either, and old transaction ids are only dealt with at the last moment, all at once",
         ),
         remedy="Give them back, and clear up once:\n" + "\n".join(_given_back(found, switched_off, uncounted)),

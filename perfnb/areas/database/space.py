@@ -28,7 +28,7 @@ PASSING = re.compile(r"(^|_)(session|message|conversation|chat|turn|event|log|au
 def passing_rows(recording: Recording, *, days: float = 90) -> pd.DataFrame:
     """Return tables whose rows pass out of use, with the part of them that is older than ``days``.
 
-    Columns: name, column (the time it goes by), bytes, live_rows, inserted, deleted, older (part of the rows, as of the
+    Columns: name, column (the time it goes by), bytes, rows, inserted, deleted, older (part of the rows, as of the
     last ANALYZE; NA where there are no statistics), counted_days (what ``older`` counts from), old_bytes, parent (the
     table that it hangs on by a foreign key, if that passes too). A table passes if it has a column of last use, or is
     named for what passes, or hangs on one that does; what an app knows (documents, products) does not.
@@ -51,7 +51,7 @@ def passing_rows(recording: Recording, *, days: float = 90) -> pd.DataFrame:
     return found.assign(old_bytes=found["bytes"].astype(float) * found["older"])
 
 
-_OF_TABLE = ["name", "bytes", "live_rows", "inserted", "deleted", "deleted_grown"]
+_OF_TABLE = ["name", "bytes", "rows", "inserted", "deleted", "deleted_grown"]
 
 
 def _of_table(row: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def stale_rows(
     limit = objectives["session_days"]
     days = float(limit.value)
     frame = passing_rows(recording, days=days)
-    large = frame[(frame["bytes"] >= least_bytes) & (frame["live_rows"] >= least_rows)]
+    large = frame[(frame["bytes"] >= least_bytes) & (frame["rows"] >= least_rows)]
     kept = large[large["deleted"].fillna(0) <= max_deleted * large["inserted"].fillna(0).clip(lower=1)]
     judged = kept.dropna(subset=["older"])
     if len(kept) and judged.empty:
@@ -119,7 +119,7 @@ def stale_rows(
         share=share,
         symptom="bytes",
         evidence=(
-            *(f"{row['name']}: {row['older']:.0%} of {row['live_rows']:,.0f} rows have a {row['column']} more than {row['counted_days']:g} days back; {row['deleted']:,.0f} deleted since counters began" for row in found.head(4).fillna({"deleted": 0}).to_dict("records")),
+            *(f"{row['name']}: {row['older']:.0%} of {row['rows']:,.0f} rows have a {row['column']} more than {row['counted_days']:g} days back; {row['deleted']:,.0f} deleted since counters began" for row in found.head(4).fillna({"deleted": 0}).to_dict("records")),
             f"about {found['old_bytes'].sum() / MB:,.1f} MB, {share:.0%} of the database's bytes, by the statistics of the last ANALYZE; limit {days:g} days (E15)",
         ),
         remedy="Agree how long they must be kept, count, then delete in batches on a schedule, children first (or partition by time and drop partitions):\n"
