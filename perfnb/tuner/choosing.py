@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from perfnb.tuner.engines.base import NO_INDEX, Engine, Filter, Question
+from perfnb.tuner.intervals import reaches
 from perfnb.tuner.measuring import Ended, Measuring, OverBudget, Pace
 from perfnb.tuner.race import FIRST_LOOK, can_prove, cheapest
 from perfnb.tuner.setting import EXACT, Family, Setting
@@ -109,7 +108,7 @@ class Choosing:
     def _budget(self) -> float:
         """Return the searches allowed for choosing: what verifying takes is kept; never less than two looks at all."""
         verifying = 2 * self._split.held_back
-        return max(2 * self._split.choosing, self._grid * self._part_of_grid - verifying)
+        return max(2 * self._split.choosing, int(self._grid * self._part_of_grid) - verifying)
 
     def _used(self, family: Family) -> Family:
         """Return the values with which the index is used at all: beyond some, the planner finds a scan cheaper."""
@@ -118,7 +117,7 @@ class Choosing:
         )
         if len(used) < len(family):
             left = f"from {family.parameter} = {family.values[len(used)]} on" if used else "whatever is set"
-            self._notes.append(f"{self._where.filter}, {family.name}: the planner leaves the index {left} and scans")
+            self._notes.append(f"{self._where.filter}: the planner leaves the index {left} and scans")
         return replace(family, values=used)
 
     def _warm_up(self) -> None:
@@ -149,7 +148,7 @@ class Choosing:
         for place, setting in enumerate(family.settings()):
             made = self._measuring.made.get(setting, {})
             recalls = [each.recall for each in made.values() if each.recall is not None]
-            if len(recalls) >= FIRST_LOOK and np.mean(recalls) >= self._target:
+            if len(recalls) >= FIRST_LOOK and reaches(recalls, self._target):
                 return place
         return len(family)
 
@@ -167,7 +166,7 @@ class Choosing:
         steps = 0
         while found.place < len(found.family):
             self._measuring.measure([found.setting, EXACT], self._split.verify)
-            if self._held_back(found.setting) >= self._target:
+            if reaches(self._held_back(found.setting), self._target):
                 if steps:
                     self._notes.append(
                         f"{self._where.filter}: the held-back queries asked for {steps} step more, so they took part in the choice"
@@ -176,11 +175,10 @@ class Choosing:
             found, steps = Finalist(found.family, found.place + 1, False), steps + 1
         return None
 
-    def _held_back(self, setting: Setting) -> float:
+    def _held_back(self, setting: Setting) -> list[float]:
         made = self._measuring.made[setting]
-        recalls = [made[at].recall for at in self._split.verify if at in made]
-        known = [each for each in recalls if each is not None]
-        return float(np.mean(known)) if known else 0.0
+        recalls = (made[at].recall for at in self._split.verify if at in made)
+        return [each for each in recalls if each is not None]
 
     def _picked(self, finalists: Sequence[Finalist]) -> Pick | None:
         self._measuring.measure([each.setting for each in finalists] or [EXACT], self._split.verify)
@@ -221,7 +219,7 @@ class Choosing:
         return self._made(found.setting, point, is_proven=found.is_proven, why=why)
 
     def _made(self, setting: Setting, point: Point, *, is_proven: bool, why: str) -> Pick:
-        is_met = point.recall >= self._target
+        is_met = reaches([point.recall], self._target)
         where = self._where
         return Pick(where.filter, where.candidate, str(setting), setting.values, is_met, is_proven, point, why)
 
@@ -244,7 +242,7 @@ class Choosing:
             self._notes.append(
                 f"{self._where.filter}: {number} queries have no neighbour that meets the filter and are left out"
             )
-        return Choice(list(self._points()), self._pick, self._notes, self._grid)
+        return Choice(list(self._points()), self._pick, list(dict.fromkeys(self._notes)), self._grid)
 
 
 def _ms(point: Point) -> float:

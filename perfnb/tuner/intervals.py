@@ -16,6 +16,7 @@ import numpy as np
 CONFIDENCE_Z = 1.96
 WORST_PART = 0.05
 RESAMPLES = 1000
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ def mean(recalls: Sequence[float], z: float = CONFIDENCE_Z) -> Estimate:
     found = float(values.mean())
     low, high = wilson(found, effective(recalls), z)
     return Estimate(found, min(low, found), max(high, found))
+
+
+def reaches(recalls: Sequence[float], target: float) -> bool:
+    """Tell whether the mean of ``recalls`` is at least ``target``, rounding aside; none reach nothing."""
+    return bool(recalls) and math.fsum(recalls) / len(recalls) >= target - ROUNDING
 
 
 def effective(recalls: Sequence[float]) -> float:

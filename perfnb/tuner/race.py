@@ -11,7 +11,7 @@ and A. W. Moore 1994)
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
-from perfnb.tuner.intervals import effective, least_queries, mean, wilson
+from perfnb.tuner.intervals import effective, least_queries, mean, reaches, wilson
 from perfnb.tuner.setting import Family, Setting
 
 LOOK_Z = 2.24
@@ -67,8 +67,7 @@ def prove(setting: Setting, target: float, measure: Measures, most: int) -> Verd
     Where ``most`` are too few to prove anything, the mean over all of them is taken for the truth.
     """
     if not can_prove(target, most):
-        recalls = measure(setting, most)
-        return "meets" if recalls and sum(recalls) / len(recalls) >= target else "falls short"
+        return "meets" if reaches(measure(setting, most), target) else "falls short"
     for number in looks(most):
         recalls = measure(setting, number)
         verdict = judged(recalls, target)
@@ -84,8 +83,7 @@ def scout(family: Family, target: float, measure: Measures, queries: int = FIRST
     low, high = 0, len(family)
     while low < high:
         middle = (low + high) // 2
-        recalls = measure(family[middle], queries)
-        if recalls and sum(recalls) / len(recalls) >= target:
+        if reaches(measure(family[middle], queries), target):
             high = middle
         else:
             low = middle + 1

@@ -13,6 +13,7 @@ from perfnb.tuner.choosing import Choice, Choosing, Split
 from perfnb.tuner.engines.base import SELECTIVITIES, Engine, Filter, Question, as_percent
 from perfnb.tuner.measuring import Ended, Pace
 from perfnb.tuner.questions import CHOOSING, HELD_BACK, NOT_RECORDED, questions
+from perfnb.tuner.statement import statement_advice
 from perfnb.tuner.tuning import Candidate, Tuning
 
 QUIET_S = 2.0
@@ -40,6 +41,7 @@ def tune(
     filter_column: str | None = None,
     selectivities: Sequence[float] = SELECTIVITIES,
     candidates: Sequence[str] = (),
+    statement: str | None = None,
     choosing: int = CHOOSING,
     held_back: int = HELD_BACK,
     limit_s: float | None = None,
@@ -54,14 +56,14 @@ def tune(
     are the engine's own conditions (a WHERE clause on Postgres); ``filter_column`` makes some that 10 %, 1 % and 0.1 %
     of the rows meet. Nothing is written, unless ``candidates`` are named: those indexes are built on a temporary copy
     (see :data:`perfnb.tuner.candidates.CANDIDATES`). ``stop``, Ctrl-C and ``limit_s`` end it and keep what was measured.
-    With a ``recording`` the result is put on its timeline. Raises WrongUse, NotReachable or NotPermitted where it can't
+    A ``statement`` of the app's (Postgres) is read for what keeps it from the index. With a ``recording`` the result is put on its timeline. Raises WrongUse, NotReachable or NotPermitted where it can't
     begin.
     """
     _check(k, target)
     found, split, told = questions(engine, queries, choosing=choosing, held_back=held_back, seed=seed)
     conduct = _Conduct(engine, found, split, k=k, target=target, seed=seed, pace=_pace(progress, stop, limit_s))
     conduct.run(lambda: _filters(conduct, engine, k, filters, filter_column, selectivities), candidates, filter_column)
-    tuning = conduct.tuning(told, is_sampled=queries is None)
+    tuning = conduct.tuning(told, statement, is_sampled=queries is None)
     if recording is not None:
         recording.add_event("tuning", tuning.headline, tuning.as_dict())
     return tuning
@@ -148,18 +150,19 @@ class _Conduct:
 
         self.not_measured += measured_candidates(self.engine, names, filters, column, choose, seed=self._seed)
 
-    def tuning(self, told: str, *, is_sampled: bool) -> Tuning:
+    def tuning(self, told: str, statement: str | None, *, is_sampled: bool) -> Tuning:
         """Return what is known by now."""
         picks = tuple(choice.pick for choice in self._choices if choice.pick)
         points = tuple(point for choice in self._choices for point in choice.points)
         described = self.engine.describe()
+        told_of_it = statement_advice(statement, described, self._k) if statement else []
         left_out = [NOT_RECORDED] if is_sampled else []
         left_out += [note for choice in self._choices for note in choice.notes]
         left_out += [f"latency: {described.no_latency}"] if described.no_latency else []
         return Tuning(
             described=described.as_dict(), k=self._k, target=self._target, queries=told,
             choosing=self._split.choosing, held_back=self._split.held_back, points=points, picks=picks,
-            candidates=tuple(self._candidates), advice=tuple(advice(described, points, picks, self._k)),
+            candidates=tuple(self._candidates), advice=(*told_of_it, *advice(described, points, picks, self._k)),
             not_measured=(*left_out, *self.not_measured), searches=self.pace.searches,
             exact_searches=self.pace.exact_searches, grid=sum(choice.grid for choice in self._choices),
             seconds=time.monotonic() - self._began, ended=self._ended,
@@ -175,10 +178,10 @@ def _filters(
     if column:
         found = engine.filters(column, selectivities)
         made += found
-        missing = len(selectivities) - len(found)
+        titles = {each.title for each in found}
+        missing = [part for each in selectivities if f"{column} on {(part := as_percent(each))}" not in titles]
         if missing:
-            shown = ", ".join(as_percent(part) for part in selectivities)
-            conduct.not_measured.append(f"filters: {column} has no values for {missing} of {shown}")
+            conduct.not_measured.append(f"filters: no values of {column} make {', '.join(missing)} of the rows")
     for each in made:
         if each.rows < k:
             conduct.not_measured.append(f"{each.title}: {each.rows} rows meet it, fewer than the {k} asked for")

@@ -21,6 +21,7 @@ MOST_VALUES = 10_000
 ROUND_TRIPS = 20
 EXACT = {"enable_indexscan": "off"}
 DEFAULTS = {"hnsw": {"m": 16, "ef_construction": 64}, "ivfflat": {"lists": 100}}
+REFUSED = (psycopg.ProgrammingError, psycopg.DataError, psycopg.errors.ReadOnlySqlTransaction)
 Connect = Callable[..., "Connection[Any]"]
 
 
@@ -45,7 +46,11 @@ class PgvectorTable:
         self._connection.read_only = True
         self._timeout_ms = statement_timeout_ms
         self.dsn, self.connect = dsn, connect
-        self._setup(table, column, distance)
+        try:
+            self._setup(table, column, distance)
+        except BaseException:
+            self._connection.close()
+            raise
 
     @classmethod
     def on(cls, connection: "Connection[Any]", table: str, column: str, distance: str, shape: Shape | None) -> Self:
@@ -172,7 +177,7 @@ class PgvectorTable:
         """Return a WHERE clause with the rows that meet it; its values stay out of the title."""
         with self._transaction():
             row = self._connection.execute(
-                f"/* perfnb */ SELECT count(*) FROM {self.shape.table} WHERE {self._clause(str(condition))}"
+                f"/* perfnb */ SELECT count(*) FROM {self.shape.table} WHERE ({condition})"
             ).fetchone()
         rows = int(row[0]) if row else 0
         return Filter(
@@ -201,9 +206,6 @@ class PgvectorTable:
     def _any(self, name: str, values: Sequence[str]) -> str:
         literals = [psycopg.sql.Literal(value).as_string(self._connection) for value in values]
         return f"{name} = {literals[0]}" if len(literals) == 1 else f"{name} IN ({', '.join(literals)})"
-
-    def _clause(self, condition: str) -> str:
-        return f"({condition.replace('%', '%%')})"
 
     def _statement(
         self, vector: Vector, limit: int, setting: Setting, condition: Filter | None
@@ -240,8 +242,10 @@ class PgvectorTable:
             raise NotReachable(
                 "a search took too long", hint="statement_timeout_ms=…, or fewer rows by a filter"
             ) from None
-        except (psycopg.errors.UndefinedColumn, psycopg.errors.SyntaxError, psycopg.errors.UndefinedFunction) as error:
-            raise WrongUse(_line(error), hint="a filter is a WHERE clause on the table's columns") from None
+        except REFUSED as error:
+            raise WrongUse(
+                _line(error), hint="a filter is a WHERE clause that reads, settings are as pgvector has them"
+            ) from None
         except psycopg.OperationalError as error:
             raise NotReachable(f"Postgres went away: {_line(error)}", hint="what was measured is kept") from None
 
