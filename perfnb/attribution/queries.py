@@ -152,6 +152,16 @@ def calls_per_request(recording: Recording) -> pd.DataFrame:
     return frame.copy()
 
 
+def database_ms_per_request(recording: Recording) -> float | None:
+    """Return how long the statements of a request take on average, in ms; None where that is not known."""
+    try:
+        known = calls_per_request(recording)
+    except NotMeasured:
+        return None
+    examined = known.groupby("route", dropna=False)["requests"].first().sum()
+    return float((known["ms_per_request"] * known["requests"]).sum() / examined) if examined else 0.0
+
+
 _TRACED = f"""
 WITH traced AS (
     SELECT route, count(*) AS requests FROM user_requests

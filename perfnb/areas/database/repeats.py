@@ -303,7 +303,10 @@ def _examined(recording: Recording, mine: pd.DataFrame, others: int) -> str:
     known = calls_per_request(recording)
     selects = known[known["kind"] == "select"]
     most = 0.0 if selects.empty else float(selects["calls_per_request"].max())
-    return f"{selects['shape'].nunique()} selects of requests, the most frequent {most:.1f} times a request; none but {others} of another cause reads row by row {LOOP_FROM} times or more"
+    told = f"{selects['shape'].nunique()} selects of requests, the most frequent {most:.1f} times a request"
+    if others:
+        return f"{told}; {others} in a loop over ids, which come from elsewhere"
+    return f"{told}; none reads row by row {LOOP_FROM} times or more"
 
 
 def _evidence(first: Mapping[str, object] | pd.Series, cause: str) -> list[str]:
@@ -322,7 +325,7 @@ def _evidence(first: Mapping[str, object] | pd.Series, cause: str) -> list[str]:
     else:
         said.append(f"no statement before it gives the ids; if one did that was not seen, it is {other}")
     said.append(
-        f"{first['share']:.0%} of the database's time, {first['share_of_wait']:.0%} of the users' wait, and a round trip each"
+        f"{first['share']:.0%} of what requests spend on the database, {first['share_of_wait']:.0%} of the users' wait"
     )
     return said
 

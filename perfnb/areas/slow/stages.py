@@ -13,6 +13,7 @@ from perfnb.attribution import (
     share_of_all_waits,
     share_of_wait,
 )
+from perfnb.attribution.queries import database_ms_per_request
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -96,7 +97,7 @@ def slow_processing(
     """The app's own work before, between or after the model calls takes much of the wait (R10).
 
     Time inside a stage is that stage's (dominant-stage); what sampled stacks explain as a blocked event loop or a hot
-    spot is theirs.
+    spot is theirs, and what the database's statements take is theirs, told by spans or else by its counters.
 
     Source: B8, B9
     """
@@ -108,7 +109,7 @@ def slow_processing(
     own = own[own.index.isin(with_calls)]
     if not recording.has("spans"):
         between = stages_between_calls(recording).groupby("request_id")["exclusive_ms"].sum()
-        own = own.sub(between.reindex(own.index, fill_value=0.0)).clip(lower=0.0)
+        own = own.sub(between.reindex(own.index, fill_value=0.0)).sub(_unseen_statements_ms(recording)).clip(lower=0.0)
     if own.empty:
         return Clear("no request with a model call spends time of its own")
     share = share_of_wait(recording, own.sum() - explained_by_stacks(recording))
@@ -131,6 +132,11 @@ def slow_processing(
         figure="where_time_goes",
         exemplars=tuple(own.nlargest(3).index),
     )
+
+
+def _unseen_statements_ms(recording: Recording) -> float:
+    """Return the time a request's statements take where no stage between calls holds it: no trace tells where it lies."""
+    return (database_ms_per_request(recording) or 0.0) if stages_between_calls(recording).empty else 0.0
 
 
 def stages_between_calls(recording: Recording) -> pd.DataFrame:
@@ -212,6 +218,7 @@ def dominant_stage(
         evidence=(
             f"{usual[stage]:.0f} ms a request (median) outside model calls, in {stages.loc[stage, 'requests']} requests",
             f"requests take {late:.0f} ms (p95), objective {target.value} ms",
+            *_statements(recording, usual[stage]),
         ),
         remedy="Mend this stage first: see what it waits for (its child spans, stacks, statements), then cache, batch or replace it.",
         effort="medium",
@@ -219,6 +226,15 @@ def dominant_stage(
         figure="where_time_goes",
         exemplars=tuple(own[own["stage"] == stage].nlargest(3, "exclusive_ms")["request_id"]),
     )
+
+
+def _statements(recording: Recording, stage_ms: float) -> tuple[str, ...]:
+    """Return what the database tells of a long stage: how much of a request's time its statements take."""
+    took = database_ms_per_request(recording)
+    if took is None:
+        return ()
+    part = "most of it may be theirs" if took >= 0.5 * stage_ms else "so most of it is not theirs"
+    return (f"the statements of a request take {took:.0f} ms on average: {part}",)
 
 
 def _dominant_in_logs(recording: Recording, objectives: Objectives, min_share: float) -> Finding | Clear:

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 from builders import Row, answer, call, every, recording, request, span
+from statement_rows import counted, snapshots
 
 from perfnb.areas.slow import stages
 from perfnb.errors import NotMeasured
@@ -168,3 +169,24 @@ def test_percentiles_and_overview(tmp_path: Path) -> None:
     row = stages.overview(made).iloc[0]
     assert (row["requests"], row["failed"], row["calls"]) == (4, 0, 4)
     assert row["p50_ms"] == pytest.approx(1900)
+
+
+@pytest.mark.parametrize(("statement_ms", "found"), [(850, False), (100, True)])
+def test_what_statements_take_is_not_the_apps_own_work(tmp_path: Path, statement_ms: float, found: bool) -> None:
+    """Seen from outside, with no trace: the counters of the database tell where the time before the call went."""
+    rows = split(every(4000, 8, own_work(900)))
+    counters = snapshots(counted("SELECT a FROM t WHERE b = $1", calls=8, ms=statement_ms), seconds=32)
+    said = answer(tmp_path, "slow-processing", **rows, statements=counters)
+    assert isinstance(said, Finding) is found
+
+
+@pytest.mark.parametrize(
+    ("statement_ms", "told"),
+    [(1800, "1800 ms on average: most of it may be theirs"), (20, "so most of it is not theirs")],
+)
+def test_a_long_stage_is_set_against_the_statements(tmp_path: Path, statement_ms: float, told: str) -> None:
+    rows = split(every(5000, 8, searching(2000)))
+    counters = snapshots(counted("SELECT a FROM t WHERE b = $1", calls=8, ms=statement_ms), seconds=40)
+    said = answer(tmp_path, "dominant-stage", **rows, statements=counters)
+    assert isinstance(said, Finding)
+    assert told in said.evidence[2]
