@@ -141,7 +141,7 @@ def standby_of(dsn: str, version: int = 18) -> Iterator[str]:
 
 
 @contextmanager
-def through_pgbouncer(dsn: str, mode: str = "transaction") -> Iterator[str]:
+def through_pgbouncer(dsn: str, mode: str = "transaction", **settings: object) -> Iterator[str]:
     """Start Debian's PgBouncer in front of the server at ``dsn`` and yield the DSN that goes through it."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
@@ -153,11 +153,12 @@ def through_pgbouncer(dsn: str, mode: str = "transaction") -> Iterator[str]:
         folder = Path(scratch)
         folder.chmod(0o755)
         (folder / "users").write_text(f'"{given["user"]}" "{given["password"]}"\n')
-        (folder / "ini").write_text(
-            f"[databases]\n* = host={given['host']} port={given['port']}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-            f"listen_port = {port}\nauth_type = plain\nauth_file = {folder / 'users'}\npool_mode = {mode}\n"
-            f"default_pool_size = 3\nunix_socket_dir =\nadmin_users = {given['user']}\n"
-        )
+        told = {
+            "listen_addr": "127.0.0.1", "listen_port": port, "unix_socket_dir": "", "auth_type": "plain",
+            "auth_file": folder / "users", "pool_mode": mode, "default_pool_size": 3, "admin_users": given["user"],
+        } | settings  # fmt: skip
+        lines = [f"[databases]\n* = host={given['host']} port={given['port']}\n[pgbouncer]"]
+        (folder / "ini").write_text("\n".join([*lines, *(f"{name} = {value}" for name, value in told.items()), ""]))
         child = Child(
             "PgBouncer", [program, str(folder / "ini")], folder / "log",
             user=account.pw_uid if account else None, group=account.pw_gid if account else None,
