@@ -7,7 +7,7 @@ from perfnb.errors import WrongUse
 from perfnb.plans.exclusive import exclusive
 from perfnb.plans.naming import name_of
 from perfnb.plans.plan import Blocks, Node, Plan, Trigger
-from perfnb.plans.raw import Raw, as_number, divisor, is_true, raw_nodes
+from perfnb.plans.raw import Raw, as_number, as_objects, divisor, is_true, raw_nodes
 from perfnb.plans.workspaces import workspace
 
 CONDITIONS = (
@@ -40,7 +40,7 @@ def plan_of(document: Any) -> Plan:
         planning_ms=as_number(around.get("Planning Time"), "Planning Time"),
         execution_ms=as_number(around.get("Execution Time", around.get("Total Runtime")), "Execution Time"),
         jit_ms=_jit_ms(around.get("JIT")),
-        triggers=tuple(map(_trigger, _objects(around.get("Triggers")))),
+        triggers=tuple(map(_trigger, as_objects(around.get("Triggers")))),
         settings={str(name): str(value) for name, value in _mapping(around.get("Settings")).items()},
         query=str(around.get("Query Text") or ""),
         queryid=_queryid(around),
@@ -142,7 +142,3 @@ def _queryid(around: Mapping[str, Any]) -> str:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _objects(value: Any) -> list[Mapping[str, Any]]:
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []

@@ -97,9 +97,7 @@ def _changed(verb: str, before: float, after: float, shown: Callable[[float], st
     times = max(before / after, after / before)
     if times < WORTH_TELLING:
         return ""
-    return (
-        f"{verb} {shown(after)} instead of {shown(before)}: {times:,.1f} times {'less' if after < before else 'more'}"
-    )
+    return f"{verb} {shown(after)} instead of {shown(before)}: {_times(times)} times {'less' if after < before else 'more'}"
 
 
 def _step(pair: Pair) -> str:
@@ -145,8 +143,16 @@ def _troubles(before: Plan, after: Plan) -> list[str]:
         told.append(f"{size[1] / 2**20:,.1f} MiB go to temporary files, nothing did")
     off = [max((each.times for each in misestimates(plan)), default=1.0) for plan in (before, after)]
     if before.is_executed and after.is_executed and max(off) / min(off) >= 2:
-        told.append(f"the worst estimate of rows is off by {off[1]:,.0f} times instead of {off[0]:,.0f}")
+        told.append(f"the worst estimate of rows is off {_by(off[1])}; it was {_by(off[0])}")
     return told
+
+
+def _by(times: float) -> str:
+    return "by less than 10 times" if times == 1 else f"by {times:,.0f} times"
+
+
+def _times(factor: float) -> str:
+    return f"{factor:,.0f}" if factor >= 10 else f"{factor:.1f}"
 
 
 def _duration(milliseconds: float) -> str:

@@ -6,7 +6,7 @@ _FENCE = re.compile(r"^\s*(?:```|~~~)\w*\s*$")
 _HEAD = re.compile(r"^[\s|│║+]*QUERY PLAN[\s|│║+]*$", re.IGNORECASE)
 _RULE = re.compile(r"^\s*[|+├┌└╔╟╚]?[-─═=+┼┬┴|]{3,}[|+┤┐┘╗╢╝]?\s*$")
 _FOOT = re.compile(r"^\s*\(\d+ \w+\)\s*$")  # (12 rows), (12 Zeilen)
-_QUOTED = re.compile(r"^\s*(?:> ?)+")
+_QUOTED = re.compile(r"^\s*(?:(?:> ?)+|-- ?(?!-))")  # in a mail or a chat, or as comments of SQL
 _FRAMED = re.compile(r"^\s*[|│║](.*?)[|│║]\s*$")
 _WRAPPED = re.compile(r"^\s*\((?:cost=|actual |never executed)")
 _QUOTES = re.compile(r'^\s*"(.*)"[,;]?$')  # pgAdmin and CSV files put them around each line

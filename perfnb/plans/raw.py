@@ -144,6 +144,11 @@ def divisor(workers: int) -> float:
     return workers + max(0.0, 1.0 - LEADER_SHARE * workers)
 
 
+def as_objects(value: Any) -> list[Mapping[str, Any]]:
+    """Return the objects in a list; anything else is none."""
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+
+
 def as_number(value: Any, name: str) -> float | None:
     """Return ``value`` as a finite number; raises WrongUse where it is none."""
     if value is None:

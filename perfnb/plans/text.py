@@ -44,7 +44,13 @@ class _Place:
 
 def looks_like_text(text: str) -> bool:
     """Tell whether ``text`` holds a line that only a plan has."""
-    return any(_FIRST.match(line) for line in plan_lines(text))
+    return any(_FIRST.match(line) or _is_bare_node(line) for line in plan_lines(text))
+
+
+def _is_bare_node(line: str) -> bool:
+    """Tell whether ``line`` is a node without figures below another, as with COSTS OFF."""
+    arrow = _ARROW.match(line)
+    return arrow is not None and bool(_KNOWN.match(arrow[2]))
 
 
 def documents(text: str) -> list[dict[str, Any]]:
@@ -77,17 +83,20 @@ class _Reader:
         arrow = _ARROW.match(line)
         column, words = (len(arrow[1]), arrow[2]) if arrow else (len(line) - len(line.lstrip()), line.strip())
         if arrow or self._starts(words):
-            self._node(column, words, number, is_root=not arrow)
-        elif self._around(words):
-            pass
-        elif self._target is not None:
+            self._node(column, words, number, is_root=not arrow or not self.found)
+        elif self._is_of_worker(column) or not self._around(words):
             self._below(column, words)
+
+    def _is_of_worker(self, column: int) -> bool:
+        """Tell whether a line in ``column`` is about the worker named above it."""
+        return self._worker_column is not None and column > self._worker_column
 
     def _starts(self, words: str) -> bool:
         """Tell whether ``words`` without an arrow is the root of a plan; with COSTS OFF only the first line is."""
         if _FIGURES.search(words):
             return True
-        return not self._places and bool(_KNOWN.match(words)) and not _PROPERTY.match(words)
+        is_first = not self._places and self._last is None  # and not a line of the query's text
+        return is_first and bool(_KNOWN.match(words)) and not _PROPERTY.match(words)
 
     def _node(self, column: int, words: str, number: int, *, is_root: bool) -> None:
         figures = _FIGURES.search(words)
@@ -131,8 +140,10 @@ class _Reader:
         return True
 
     def _below(self, column: int, words: str) -> None:
-        assert self._target is not None
-        if _SECTION.match(words) and self._target is not None and self._places:
+        """Take a line under a node; what stands before the first is no part of the plan."""
+        if self._target is None:
+            return
+        if _SECTION.match(words) and self._places:
             self._open(column, words)
         elif worker := _WORKER.match(words):
             self._worker_column = column
@@ -146,7 +157,7 @@ class _Reader:
         assert self._target is not None
         if self._last is not None and self._last[1] == "Query Text":
             self._continue(f"{name}: {value}")
-        elif self._worker_column is not None and column > self._worker_column:
+        elif self._target is not None and self._is_of_worker(column):
             add_property(self._target["Workers"][-1], name, value)
         else:
             self._worker_column = None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from perfnb.plans.plan import Workspace
-from perfnb.plans.raw import Raw, as_number
+from perfnb.plans.raw import Raw, as_number, as_objects
 
 KIB = 1024.0
 _GROUPS = ("Full-sort Groups", "Pre-sorted Groups", "Incremental Sort Groups")
@@ -12,7 +12,7 @@ _GROUPS = ("Full-sort Groups", "Pre-sorted Groups", "Incremental Sort Groups")
 
 def workspace(raw: Raw) -> Workspace | None:
     """Return what the node used; None where it keeps no rows or was not executed."""
-    processes = [raw.fields, *(each for each in raw.fields.get("Workers") or [] if isinstance(each, Mapping))]
+    processes = [raw.fields, *as_objects(raw.fields.get("Workers"))]
     if any("Sort Method" in each for each in processes):
         return _sort(processes)
     if any(name in raw.fields for name in _GROUPS):
@@ -39,7 +39,8 @@ def _incremental(processes: list[Mapping[str, Any]]) -> Workspace:
     found = [each[name] for each in processes for name in _GROUPS if name in each]
     groups = [group for each in found for group in (each if isinstance(each, list) else [each]) if _is_group(group)]
     spaces = {kind: [_space(each, kind) for each in groups] for kind in ("Memory", "Disk")}
-    methods = [str(method) for each in groups for method in each.get("Sort Methods Used") or []]
+    used = [each.get("Sort Methods Used") for each in groups]
+    methods = [str(method) for each in used if isinstance(each, list) for method in each]
     worst = next((each for each in methods if each.startswith("external")), methods[0] if methods else "")
     peaks = {kind: max((_kib(each, "Peak Sort Space Used") for each in of), default=0.0) for kind, of in spaces.items()}
     return Workspace("sort", worst, memory_bytes=peaks["Memory"], disk_bytes=peaks["Disk"])
