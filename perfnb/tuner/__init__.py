@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import Any
 
 from perfnb.tuner.engines.base import Description, Engine, Filter, Question
+from perfnb.tuner.run import TuningProgress, tune
 from perfnb.tuner.setting import EXACT, Family, Setting
-from perfnb.tuner.tune import TuningProgress, tune
 from perfnb.tuner.tuning import Candidate, Pick, Point, Tuning
 
 _LATER = {  # each needs a client library of its own, or plotly

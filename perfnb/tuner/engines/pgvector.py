@@ -318,7 +318,7 @@ def _parameter(method: str) -> str:
 def _settings(setting: Setting) -> dict[str, str]:
     if setting.is_exact:
         return dict(EXACT)
-    told = {name: str(value) for name, value in setting.values.items() if "." in name}
+    told = {name: str(value) for name, value in setting.values.items() if name != "rerank"}
     if "rerank" in setting.values:  # an index returns no more rows than ef_search
         told["hnsw.ef_search"] = str(min(MOST_EF, max(40, int(setting.values["rerank"]))))
     return told

@@ -21,7 +21,7 @@ QUIET_S = 2.0
 
 @dataclass(frozen=True)
 class TuningProgress:
-    """How far a tuning is: what is measured now, the searches made, and how many a full grid would take so far."""
+    """How far a tuning is: what is measured now, the searches made, and the seconds since it began."""
 
     text: str
     searches: int
@@ -76,18 +76,24 @@ def _check(k: int, target: float) -> None:
         raise WrongUse(f"a recall target of {target} makes no sense", hint="above 0 and below 1, like 0.95")
 
 
-def _pace(progress: Tell | None, stop: threading.Event | None, limit_s: float | None) -> Pace:
-    began = time.monotonic()
+def _pace(
+    progress: Tell | None,
+    stop: threading.Event | None,
+    limit_s: float | None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Pace:
+    began = clock()
     tell, said = progress or _line(), [began]
 
-    def said_now_and_then(text: str, searches: int) -> None:
-        now = time.monotonic()
+    def now_and_then(text: str, searches: int) -> None:
+        now = clock()
         if now - began > QUIET_S and now - said[0] > QUIET_S / 4:
             said[0] = now
             tell(TuningProgress(text, searches, now - began))
 
     deadline = began + limit_s if limit_s else float("inf")
-    return Pace(stop or threading.Event(), deadline, said_now_and_then)
+    return Pace(stop or threading.Event(), deadline, now_and_then, clock)
 
 
 def _line() -> Tell:
