@@ -47,10 +47,17 @@ def _covers(ranked: list[Row]) -> Iterator[tuple[Row, Row, str]]:
             yield one, longer[0], "the first columns of"
 
 
-def _worth(row: Row) -> tuple[bool, int, float, int, list[int]]:
+def _worth(row: Row) -> tuple[bool, int, int, float, int, list[int]]:
     """Return what makes one of two equal indexes the one that stays; copies tend to have the longer name."""
     scans = 0.0 if pd.isna(row["scans"]) else float(row["scans"])
-    return row["is_primary"] is True, len(_reasons(row)), scans, -len(row["name"]), [-ord(each) for each in row["name"]]
+    return (
+        row["is_primary"] is True,
+        len(_reasons(row)),
+        len(_told(row, "included")),
+        scans,
+        -len(row["name"]),
+        [-ord(each) for each in row["name"]],
+    )
 
 
 def _wanted_for_more(one: Row, cover: Row) -> bool:
