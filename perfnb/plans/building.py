@@ -86,7 +86,7 @@ def _node(raw: Raw, **reckoned: Any) -> Node:
         startup_cost=raw.number_of("Startup Cost"),
         cost=raw.number_of("Total Cost"),
         loops=loops,
-        executions=None if loops is None else loops / raw.processes if raw.is_partial else loops,
+        executions=min(loops, raw.rounds) if loops is not None and raw.is_partial else loops,
         conditions=tuple((name, _condition(raw.fields[name])) for name in CONDITIONS if raw.fields.get(name)),
         rows_removed=sum(raw.number_of(name) or 0.0 for name in _REMOVED) * (loops or 0.0),
         heap_fetches=raw.number_of("Heap Fetches"),

@@ -13,13 +13,15 @@ BITMAPS = ("Bitmap Index Scan", "BitmapAnd", "BitmapOr")
 
 @dataclass
 class Raw:
-    """One node as printed, its place in the tree, and how many processes run it."""
+    """One node as printed, its place in the tree, and how it is run: by how many ``processes`` (so many workers were
+    ``planned``), in how many ``rounds`` of the Gather above."""
 
     number: int
     fields: Mapping[str, Any]
     parent: "Raw | None"
     processes: float = 1.0
     planned: int = 0
+    rounds: float = 1.0
     is_partial: bool = False
     children: list["Raw"] = field(default_factory=list)
 
@@ -120,13 +122,13 @@ def _add(fields: Any, parent: Raw | None, found: list[Raw], depth: int) -> None:
 
 def _share(node: Raw, parent: Raw) -> None:
     """Tell ``node`` by how many processes it is run: those of the Gather above it."""
-    node.processes, node.planned = parent.processes, parent.planned
+    node.processes, node.planned, node.rounds = parent.processes, parent.planned, parent.rounds
     if parent.type.startswith("Gather") and not node.is_init_plan:
         launched = parent.number_of("Workers Launched")
         most = (launched if launched is not None else parent.number_of("Workers Planned") or 0) + 1
         ran = (node.loops or 0) / (parent.loops or 1)
         node.processes = max(1.0, min(ran, most) if node.loops is not None else 1.0)
-        node.planned = int(parent.number_of("Workers Planned") or 0)
+        node.planned, node.rounds = int(parent.number_of("Workers Planned") or 0), parent.loops or 1.0
 
 
 def _close_off(gather: Raw) -> None:

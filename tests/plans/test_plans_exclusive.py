@@ -45,6 +45,13 @@ def test_processes_that_share_the_work_are_not_added_up() -> None:
     assert (seq.rows_actual, seq.executions, seq.rows_each) == (3000, 1, 3000)
 
 
+def test_a_worker_that_came_too_late_for_a_scan() -> None:
+    scan = node("Seq Scan", 90, loops=2, rows=1500, Parallel_Aware=True)
+    join = node("Hash Join", 95, scan, loops=3, rows=1000)
+    seq = list(plan_of(node("Gather", 100, join, Workers_Planned=2, Workers_Launched=2, rows=3000)).nodes())[2]
+    assert (seq.rows_actual, seq.rows_each) == (3000, 3000)
+
+
 def test_workers_that_did_not_come() -> None:
     """Source: dalibo/pev2#96"""
     scan = node("Seq Scan", 90, loops=1, rows=3000, Parallel_Aware=True, Plan_Rows=1250)
