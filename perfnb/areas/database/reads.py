@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from perfnb.areas.database.loops import id_filter, repeated
 from perfnb.areas.database.relations import Relations, relations
-from perfnb.areas.database.repeats import id_filter, repeated
-from perfnb.areas.database.workload import brief, running, workload
+from perfnb.areas.database.workload import brief, felt_severity, running, workload
 from perfnb.attribution import observed
 from perfnb.attribution.objects import require_objects
 from perfnb.checklist import check
@@ -69,7 +69,7 @@ def uncached_session_reads(
     share = float(min(1.0, found["share"].sum()))
     return Finding(
         title=f"Each request reads {first['table']} by {first['column']}, though a row changes once in {_once_in(first)} reads",
-        severity=severity(1 + first["calls_per_request"] * share, share),
+        severity=felt_severity(1 + first["calls_per_request"] * share, share, first["share_of_wait"]),
         share=share,
         symptom="database time",
         evidence=(

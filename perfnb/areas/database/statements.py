@@ -1,37 +1,34 @@
-"""Single statements: one that is slow, one that is cheap but runs too often, one that varies, one that fetches too much."""
+"""Single statements: one that is slow, one that is cheap but runs too often, one that varies."""
 
 import pandas as pd
 
-from perfnb.areas.database.relations import relations
-from perfnb.areas.database.repeats import repeated
-from perfnb.areas.database.workload import brief, running, top_statements, waits_for_locks, workload
-from perfnb.attribution import prepare
+from perfnb.areas.database.loops import repeated
+from perfnb.areas.database.workload import (
+    brief,
+    felt_severity,
+    of_requests,
+    running,
+    shown,
+    top_statements,
+    waits_for_locks,
+    workload,
+)
 from perfnb.attribution.shapes import CHANGES
 from perfnb.checklist import check
-from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
-from perfnb.sql import parsed
 
 __all__ = [
     "frequent_statement",
-    "over_fetching",
     "slow_statement",
     "top_statements",
     "unstable_statement",
     "workload",
 ]
 
-MB = 1_000_000
-
 # What may be slow for good reason, or is no statement of an app: maintenance, definitions, COPY.
 _JUDGED = ("select", *CHANGES, "hidden")
-
-_SHOWN = [
-    "statement", "role", "calls", "calls_per_request", "share", "share_of_wait", "total_exec_time_ms", "mean_exec_time_ms",
-    "stddev_exec_time_ms", "longest_ms", "p95_at_most_ms", "p95_ms", "rows_per_call", "blocks_per_call", "seen_by",
-]  # fmt: skip
 
 
 def unfinished(recording: Recording, *, longer_than_ms: float) -> pd.DataFrame:
@@ -99,12 +96,12 @@ def slow_statement(
         symptom="database time",
         evidence=(
             f"{worst['calls']:.0f} calls, mean {worst['mean_exec_time_ms']:.0f} ms, longest {worst['longest_ms']:.0f} ms, {share:.0%} of the database's time; objective {limit.value} ms (C23)",
-            *_felt(worst),
+            *of_requests(worst),
             *_read(worst),
         ),
         remedy="Look at its plan (EXPLAIN (ANALYZE, BUFFERS) in a read-only transaction): an index it lacks, rows it reads and throws away, a sort that spills; then give it the index, or ask for less.",
         effort="medium",
-        frame=_shown(slow),
+        frame=shown(slow),
         figure="top_statements",
     )
 
@@ -153,9 +150,9 @@ def frequent_statement(
     frame = workload(recording)
     by_id = set(repeated(recording)["shape"])
     judged = frame[(frame["kind"] == "select") & ~frame["shape"].isin(by_id)].copy()
-    judged["share"] = judged[["share", "share_of_queries"]].max(axis=1)
+    judged["part"] = judged[["share", "share_of_queries"]].max(axis=1)
     often = judged["calls_per_request"] >= per_request
-    felt = (judged["share"] >= min_share) | (judged["share_of_wait"] >= min_share_of_wait)
+    felt = (judged["part"] >= min_share) | (judged["share_of_wait"] >= min_share_of_wait)
     if judged["calls_per_request"].isna().all():
         often = judged["calls_per_s"] >= per_second
         felt = (judged["share"] >= min_share) & (judged["calls_per_s"] * judged["mean_exec_time_ms"] >= 100)
@@ -165,22 +162,21 @@ def frequent_statement(
         told = "" if pd.isna(most) else f"; the most frequent {most:.1f} times a request"
         return Clear(f"{len(judged)} selects ran{told}; from {per_request:.0f} on it is often")
     first = found.iloc[0]
-    share = float(min(1.0, found["share"].sum()))
+    share = float(min(1.0, found["part"].sum()))
     times = first["calls_per_request"]
     rate = f"{first['calls_per_s']:.0f} times a second" if pd.isna(times) else f"{times:.0f} times a request"
     return Finding(
         title=f"A statement of {first['mean_exec_time_ms']:.2f} ms runs {rate}: {brief(first['statement'], 60)}",
-        severity=severity(1 if pd.isna(times) else times / per_request * 1.5, share),
+        severity=felt_severity(1.5 if pd.isna(times) else times / per_request * 1.5, share, first["share_of_wait"]),
         share=share,
         symptom="database time",
         evidence=(
-            f"{first['calls']:.0f} calls, mean {first['mean_exec_time_ms']:.2f} ms, together {first['total_exec_time_ms']:.0f} ms: {first['share']:.0%} of the database's time",
-            *_felt(first),
-            "each call is also a round trip to the server, which these times do not show",
+            f"{first['calls']:.0f} calls, mean {first['mean_exec_time_ms']:.2f} ms, together {first['total_exec_time_ms']:.0f} ms: {first['share']:.0%} of the server's time; and a round trip each",
+            *of_requests(first),
         ),
         remedy="Ask once and pass the answer on: read it before the loop, keep it for the request (functools.cache, a dict) or for minutes where it seldom changes, or fetch many in one statement (= ANY($1)).",
         effort="low",
-        frame=_shown(found),
+        frame=shown(found),
         figure="top_statements",
     )
 
@@ -223,17 +219,17 @@ def unstable_statement(
     share = float(min(1.0, found["share"].sum()))
     return Finding(
         title=f"A statement of {first['mean_exec_time_ms']:.0f} ms on average takes up to {first['longest_ms']:.0f} ms: {brief(first['statement'], 60)}",
-        severity=severity(variation / min_variation * 1.2, share),
+        severity=felt_severity(variation / min_variation * 1.2, share, first["share_of_wait"]),
         share=share,
         symptom="database time",
         evidence=(
             f"{first['calls']:.0f} calls, mean {first['mean_exec_time_ms']:.1f} ms, deviation {first['stddev_exec_time_ms']:.1f} ms ({variation:.1f} times the mean); at least {first['slow_calls_at_least']:.0f} calls far off",
             _percentile(first),
-            *_felt(first),
+            *of_requests(first),
         ),
         remedy="Compare the plans of a fast and a slow call (auto_explain with log_min_duration): a plan that fits few values and is used for all (plan_cache_mode = force_custom_plan, extended statistics), values that match many rows, a cold cache; and see what else ran then.",
         effort="medium",
-        frame=_shown(found, "slow_calls_at_least"),
+        frame=shown(found, "slow_calls_at_least"),
         figure="top_statements",
     )
 
@@ -244,110 +240,11 @@ def _percentile(row: pd.Series) -> str:
     return f"its p95 is at most {row['p95_at_most_ms']:.0f} ms (a bound; the server keeps no percentile)"
 
 
-@check("over-fetching", area="database")
-def over_fetching(
-    recording: Recording,
-    objectives: Objectives,
-    *,
-    max_rows: float = 1000,
-    max_bytes: float = MB,
-    per_request: float = 0.2,
-    least: int = 5,
-    min_share: float = 0.1,
-    min_share_of_wait: float = 0.05,
-) -> Finding | Clear:
-    """A statement of every request brings thousands of rows or megabytes to the app (R59).
-
-    Widths are the catalog's averages, so bytes are stored ones, about. Bulk jobs are left out: COPY, cursors, and what
-    runs less often than every fifth request; so is a statement that answers with aggregates.
-
-    Source: E11; PostgreSQL manual, pg_stat_statements (rows), pg_stats (avg_width)
-    """
-    frame = workload(recording)
-    judged = _fetched(recording, frame[(frame["kind"] == "select") & (frame["calls"] >= least)])
-    if judged["rows_per_call"].isna().all():
-        raise NotMeasured("rows are not counted", hint="rows per statement: perfnb record --dsn DSN")
-    asked = judged["calls_per_request"].isna() | (judged["calls_per_request"] >= per_request)
-    much = (judged["rows_per_call"] >= max_rows) | (judged["bytes_per_call"] >= max_bytes)
-    felt = (judged["share"] >= min_share) | (judged["share_of_wait"] >= min_share_of_wait)
-    found = judged[asked & much & felt]
-    if found.empty:
-        return Clear(
-            f"{len(judged)} selects; the largest answers with {judged['rows_per_call'].max():.0f} rows a call, from {max_rows:.0f} rows or {max_bytes / MB:g} MB on it is much"
-        )
-    first = found.iloc[0]
-    share = float(min(1.0, found["share"].sum()))
-    size = "" if pd.isna(first["bytes_per_call"]) else f", about {first['bytes_per_call'] / MB:.2g} MB,"
-    times = max(first["rows_per_call"] / max_rows, _number(first["bytes_per_call"]) / max_bytes)
-    return Finding(
-        title=f"A statement fetches {first['rows_per_call']:.0f} rows{size} a call: {brief(first['statement'], 60)}",
-        severity=severity(times * 1.1, share),
-        share=share,
-        symptom="database time",
-        evidence=(
-            f"{first['calls']:.0f} calls, {first['rows_per_call']:.0f} rows{size} each, {first['mean_exec_time_ms']:.1f} ms, {first['share']:.0%} of the database's time",
-            first["why"],
-            *_answered(recording, _number(first["bytes_per_call"]) * _number(first["calls_per_request"])),
-            *_felt(first),
-        ),
-        remedy="Fetch what is shown: LIMIT with a keyset (WHERE id > $1 ORDER BY id LIMIT 50), the columns that are used instead of *, and sums in the database (count, sum) instead of in the app.",
-        effort="low",
-        frame=_shown(found, "bytes_per_call", "why"),
-        figure="top_statements",
-    )
-
-
-def _fetched(recording: Recording, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return ``frame`` with bytes_per_call (NA where columns are not known) and why so much comes."""
-    known = relations(recording)
-    widths, reasons = [], []
-    for text in frame["statement"]:
-        statement = parsed(text)
-        widths.append(None if statement is None else known.row_bytes(statement))
-        reasons.append(_reason(statement.selects_all, statement.has_limit) if statement else "its text was not read")
-    width = pd.Series(widths, frame.index, dtype=float)
-    return frame.assign(bytes_per_call=width * frame["rows_per_call"], why=reasons)
-
-
-def _reason(selects_all: bool, has_limit: bool) -> str:
-    limit = "its LIMIT lets so many through" if has_limit else "it has no LIMIT"
-    return f"{limit}, and it selects every column" if selects_all else limit
-
-
-_ANSWER_BYTES = "SELECT median(response_bytes) AS bytes FROM user_requests WHERE response_bytes IS NOT NULL"
-
-
-def _answered(recording: Recording, fetched_bytes: float) -> tuple[str, ...]:
-    answer = prepare(recording).query(_ANSWER_BYTES)["bytes"].iloc[0]
-    if pd.isna(answer) or fetched_bytes < 10 * answer:
-        return ()
-    return (f"a request fetches {fetched_bytes / MB:.2g} MB by it and answers with {answer / 1000:.1f} kB (median)",)
-
-
-def _number(value: float) -> float:
-    return 0.0 if pd.isna(value) else float(value)
-
-
 def _counted(found: pd.DataFrame) -> str:
     return "A statement takes" if len(found) == 1 else f"{len(found)} statements are slow, the first takes"
-
-
-def _felt(row: pd.Series) -> tuple[str, ...]:
-    """Return what the statement costs a request, and how sure that is."""
-    if pd.isna(row["calls_per_request"]):
-        return ()
-    sure = "" if row["certainty"] == 1 else " (from counters set against requests, so an average)"
-    return (
-        f"{row['calls_per_request']:.1f} calls and {row['ms_per_request']:.1f} ms a request, {row['share_of_wait']:.0%} of the users' wait{sure}",
-    )
 
 
 def _read(row: pd.Series) -> tuple[str, ...]:
     if pd.isna(row["blocks_per_call"]):
         return ()
     return (f"{row['blocks_per_call']:.0f} blocks of 8 kB and {row['rows_per_call']:.1f} rows a call",)
-
-
-def _shown(found: pd.DataFrame, *more: str) -> pd.DataFrame:
-    shown = found[[*_SHOWN, *more]].head(20).reset_index(drop=True)
-    return shown.assign(statement=[brief(text, 200) for text in shown["statement"]])

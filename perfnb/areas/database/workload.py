@@ -15,6 +15,8 @@ from perfnb.attribution.statements import (
     statement_seconds,
 )
 from perfnb.errors import NotMeasured
+from perfnb.finding import Severity
+from perfnb.objectives import severity
 from perfnb.recording import Recording
 
 BLOCK_BYTES = 8192
@@ -218,7 +220,39 @@ def waits_for_locks(recording: Recording) -> set[str]:
     return set(part[part >= 0.5].index)
 
 
+def felt_severity(miss: float, share: float, share_of_wait: float) -> Severity:
+    """Return how severe a finding on statements is: a large part of a small wait is no grave matter.
+
+    It is critical only where users wait a quarter of their time for it; NA is a wait that is not known.
+    """
+    if math.isnan(share_of_wait):
+        return severity(miss, share)
+    return severity(miss if share_of_wait >= 0.25 else min(miss, 5), min(share, 5 * share_of_wait))
+
+
 def brief(statement: str, length: int = 90) -> str:
     """Return a statement on one line, cut to ``length``."""
     line = " ".join(statement.split()) or "(text not visible to this role)"
     return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def of_requests(row: pd.Series) -> tuple[str, ...]:
+    """Return what the statement costs a request, and how sure that is."""
+    if pd.isna(row["calls_per_request"]):
+        return ()
+    sure = "" if row["certainty"] == 1 else " (from counters set against requests, so an average)"
+    return (
+        f"{row['calls_per_request']:.1f} calls and {row['ms_per_request']:.1f} ms a request, {row['share_of_wait']:.0%} of the users' wait{sure}, {row['share_of_queries']:.0%} of what requests spend on the database",
+    )
+
+
+_SHOWN = [
+    "statement", "role", "calls", "calls_per_request", "share", "share_of_wait", "total_exec_time_ms", "mean_exec_time_ms",
+    "stddev_exec_time_ms", "longest_ms", "p95_at_most_ms", "p95_ms", "rows_per_call", "blocks_per_call", "seen_by",
+]  # fmt: skip
+
+
+def shown(found: pd.DataFrame, *more: str) -> pd.DataFrame:
+    """Return the rows a finding shows: statements cut to 200 characters, and the columns ``more``."""
+    shown = found[[*_SHOWN, *more]].head(20).reset_index(drop=True)
+    return shown.assign(statement=[brief(text, 200) for text in shown["statement"]])
