@@ -209,7 +209,7 @@ def test_columns_of_newer_versions_are_taken_by_name() -> None:
         CONFIG=[{"key": "default_pool_size", "value": "10", "default": "20", "changeable": "yes"},
                 {"key": "auth_file", "value": "/secret", "default": "", "changeable": "yes"}],
     )  # fmt: skip
-    source = PgBouncer(Collected().emit, "host=db dbname=shop", connect=lambda *_, **__: console)  # type: ignore[arg-type,return-value]
+    source = PgBouncer(Collected().emit, "host=db dbname=shop", connect=lambda *_, **__: console)  # type: ignore[arg-type]
     rows = list(source.look())
     values = {row["metric"]: row["value"] for table, row in rows if table == "samples"}
     assert values == {

@@ -61,10 +61,12 @@ def page(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
             thread.join()
 
 
-def text(body: bytes, *, status: int = 200, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+def text(
+    body: bytes, *, status: int = 200, kind: str = "text/plain; version=0.0.4", **headers: str
+) -> Callable[[BaseHTTPRequestHandler], None]:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
-        for name, value in ({"Content-Type": "text/plain; version=0.0.4"} | headers).items():
+        for name, value in ({"Content-Type": kind} | headers).items():
             request.send_header(name, value)
         request.end_headers()
         request.wfile.write(body)
@@ -102,9 +104,7 @@ def test_an_apps_page() -> None:
 
 def test_openmetrics_by_its_type() -> None:
     body = b"# TYPE chats counter\n# UNIT chats \nchats_total 7.0\nchats_created 1.7e9\n# TYPE wait_seconds gauge\n# UNIT wait_seconds seconds\nwait_seconds 0.5\n# EOF\n"
-    with page(
-        text(body.replace(b"# UNIT chats \n", b""), **{"Content-Type": "application/openmetrics-text; version=1.0.0"})
-    ) as url:
+    with page(text(body.replace(b"# UNIT chats \n", b""), kind="application/openmetrics-text; version=1.0.0")) as url:
         rows = [row for _, row in Prometheus(nowhere, (url,)).look()]
     assert [(row["metric"], row["value"], row["unit"]) for row in rows] == [
         ("chats_total", 7, ""),
@@ -158,9 +158,13 @@ def test_pages_that_are_none(answer: Any, kind: type[Exception], told: str) -> N
 
 def test_a_redirect_is_not_followed() -> None:
     asked: list[str] = []
-    with page(lambda request: (asked.append(request.path), text(b"a 1\n")(request))[1]) as elsewhere:
-        with page(text(b"", status=307, Location=elsewhere)) as url, pytest.raises(NotReachable):
-            Prometheus(nowhere, (url,)).look()
+
+    def note(request: BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        text(b"a 1\n")(request)
+
+    with page(note) as elsewhere, page(text(b"", status=307, Location=elsewhere)) as url, pytest.raises(NotReachable):
+        Prometheus(nowhere, (url,)).look()
     assert asked == []
 
 
