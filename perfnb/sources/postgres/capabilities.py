@@ -60,8 +60,13 @@ class Capabilities:
         """Return what would let more be seen, one line each."""
         hints = [f"statements are {self.missing}: {self.how_to_see}"] if self.missing else []
         if not self.sees_all:
-            hints.append(f'other roles are hidden: GRANT pg_monitor TO "{self.role}"')
+            hints.append(self.how_to_see_all)
         return hints
+
+    @property
+    def how_to_see_all(self) -> str:
+        """Return what lets this role see what others do."""
+        return f'what other roles do is hidden: GRANT pg_monitor TO "{self.role}"'
 
     def __str__(self) -> str:
         found = [f"PostgreSQL {self.version}", f"database {self.database} as {self.role}"]
@@ -115,7 +120,9 @@ def _refused(read: Callable[[], Any], extension: Mapping[str, Any]) -> Missing:
 def _how_to_see(missing: Missing, extension: Mapping[str, Any], role: str, database: str) -> str:
     preloaded = extension["preloaded"]
     if missing == "not permitted":
-        return f'GRANT pg_monitor TO "{role}"; and USAGE of the schema pg_stat_statements is in'
+        schema = extension["schema"]
+        function = f"{schema}.pg_stat_statements(boolean)"
+        return f'GRANT USAGE ON SCHEMA {schema} TO "{role}"; GRANT EXECUTE ON FUNCTION {function} TO "{role}"'
     if missing == "not installed":
         return "install PostgreSQL's contrib package on the server, then preload and create pg_stat_statements"
     create = f"CREATE EXTENSION pg_stat_statements in database {database}"

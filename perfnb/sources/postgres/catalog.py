@@ -30,13 +30,16 @@ class Reading(Protocol):
 class Catalog:
     """Takes snapshots of the catalog, bounded in tables and in time; ``left_out`` says how much was not read, and why.
 
-    What seldom changes (columns, settings, extensions) is read where ``everything`` is asked for.
+    What seldom changes (columns, settings, extensions) is read where ``everything`` is asked for. Of a table that is
+    locked, size and indexes are as they were when last seen: asking for them would wait behind the lock.
     """
 
     def __init__(self, most_tables: int = MOST_TABLES) -> None:
         self.left_out = ""
         self._most = most_tables
         self._columns: dict[int, Rows] = {}
+        self._sizes: dict[str, dict[str, int]] = {}
+        self._indexes: Rows = []
 
     def snapshot(self, server: Server, time: int, *, everything: bool = False) -> list[Row]:
         """Return one row an object; raises psycopg.Error where not even a bounded part can be read."""
@@ -66,20 +69,27 @@ class Catalog:
         relations = read("relations", {"most": self._most})
         chosen = {"oids": [each["oid"] for each in relations]}
         self.left_out = _left_out(relations)
-        sized = chosen | {"sizes": sizes, "locked": [each["oid"] for each in read("locked")]}
+        locked = [each["oid"] for each in read("locked")]
+        sized = chosen | {"sizes": sizes, "locked": locked}
         found: dict[str, Rows] = {}
         if everything or not self._columns:
             ages = {each["name"]: each["older"] for each in read("column_ages", chosen)}
             found["column"] = [each | {"older": ages.get(each["name"])} for each in read("columns", chosen)]
             self._columns = _by_table(found["column"])
         found["table"] = [self._table(server, each) for each in read("tables", sized)]
-        found["index"] = _indexes(read("indexes", sized), read("index_last_scans", chosen))
+        found["index"] = self._indexes = [
+            *_indexes(read("indexes", sized), read("index_last_scans", chosen)),
+            *(each for each in self._indexes if each["table_oid"] in locked),
+        ]
         found["foreign_key"] = read("foreign_keys", chosen)
         return found
 
     def _table(self, server: Server, row: dict[str, Any]) -> dict[str, Any]:
         options = _options(row["options"])
         row["options"] = options or None
+        if row["bytes"] is None:  # a lock is on it
+            row |= self._sizes.get(row["name"], {})
+        self._sizes[row["name"]] = {name: row[name] for name in _SIZES}
         row["bloat_fraction"] = bloat_fraction(
             row["rows_estimated"],
             row["pages"],
@@ -160,6 +170,7 @@ def _left_out(relations: Rows) -> str:
     )
 
 
+_SIZES = ("bytes", "heap_bytes", "index_bytes", "toast_bytes")
 _NOT_TOLD = ("name", "table_oid", "fixed_bytes", "alignment")
 
 

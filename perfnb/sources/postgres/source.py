@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import psycopg
 
-from perfnb.errors import PerfnbError
+from perfnb.errors import NotMeasured, PerfnbError
 from perfnb.sources.base import Emit, Readiness
 from perfnb.sources.postgres.activity import sessions
 from perfnb.sources.postgres.capabilities import Capabilities
@@ -22,6 +22,7 @@ from perfnb.sources.postgres.statements import Statements, Totals
 STOP_TIMEOUT_S = 15.0
 RECONNECT_S = (0.5, 1.0, 2.0, 5.0)
 EVERYTHING_EVERY = 5
+ELSEWHERE_EVERY = 6
 STATEMENTS_MS = 5000
 
 
@@ -82,7 +83,7 @@ class Postgres:
         self._counters = {"rows": 0, "looks": 0, "errors": 0, "reconnects": 0}
         self._totals = Totals()
         self._told: set[str] = set()
-        self._catalogs = 0
+        self._catalogs = self._snapshots = 0
         self._lost = ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -112,8 +113,8 @@ class Postgres:
 
     def __enter__(self) -> Self:
         seen = self._server.open()
-        for hint in seen.hints:
-            self._tell(f"postgres: {hint}")
+        if not seen.sees_all:
+            self._tell(f"postgres: {seen.how_to_see_all}")
         self._do(self._jobs[0])  # counters from before anything that is measured
         self._thread = threading.Thread(target=self._run, name="postgres", daemon=True)
         self._thread.start()
@@ -146,22 +147,24 @@ class Postgres:
         try:
             job.read(last)
             self._recovered(job)
+        except NotMeasured as lack:
+            self._troubled(job, lack.message)
         except psycopg.Error as error:
             self._failed(job, error)
         except Exception as error:  # whatever fails here must not end the recording; the timeline tells
+            self._counters["errors"] += 1
             self._troubled(job, f"{type(error).__name__}: {error}")
         job.due = began + job.every_s
 
     def _failed(self, job: _Job, error: psycopg.Error) -> None:
+        self._counters["errors"] += 1
         reason = one_line(error, self._server.dsn)
         if self._server.is_open:
             self._troubled(job, reason)
         else:
-            self._counters["errors"] += 1
             self._lose(reason)
 
     def _troubled(self, job: _Job, reason: str) -> None:
-        self._counters["errors"] += 1
         if reason != job.trouble:
             job.trouble = reason
             self._tell(f"postgres: {job.name} can't be read: {reason}")
@@ -200,16 +203,33 @@ class Postgres:
     def _look_at_statements(self, last: bool) -> None:
         if not self._server.seen.has_statements:
             self._server.look_around()
-            if not self._server.seen.has_statements:
-                return
+        self._require_statements()
+        try:
+            self._read_statements(last)
+        except psycopg.errors.InsufficientPrivilege:
+            self._server.look_around()
+            self._require_statements()
+            raise
+
+    def _require_statements(self) -> None:
+        seen = self._server.seen
+        if not seen.has_statements:
+            raise NotMeasured(f"{seen.missing}: {seen.how_to_see}")
+
+    def _read_statements(self, last: bool) -> None:
         with self._server.reading(STATEMENTS_MS) as read:
-            rows = self._statements.snapshot(self._server, read, self._now(), everything=last)
+            taken = self._now()
+            rows = self._statements.snapshot(self._server, read, taken, everything=last)
+            others = elsewhere(self._server, read, taken) if self._snapshots % ELSEWHERE_EVERY == 0 else []
         self._write("statements", rows)
+        self._snapshots += 1
+        if others:
+            self._counters["rows"] += self._emit("samples", others)
         self._tell_of(self._statements.totals)
 
     def _tell_of(self, totals: Totals) -> None:
         before, self._totals = self._totals, totals
-        if totals.fell or (before.reset_at and totals.reset_at and totals.reset_at > before.reset_at + 10**6):
+        if totals.is_reset:
             self._tell("postgres: the counters of statements were reset")
         elif before.evicted is not None and (totals.evicted or 0) > before.evicted:
             most = self._server.seen.statements_max
@@ -229,13 +249,9 @@ class Postgres:
         everything = last or self._catalogs % EVERYTHING_EVERY == 0
         if everything:
             self._server.look_around()
-        taken = self._now()
-        self._write("catalog", self._catalog.snapshot(self._server, taken, everything=everything))
+        self._write("catalog", self._catalog.snapshot(self._server, self._now(), everything=everything))
         if self._catalog.left_out:
             self._tell_once(f"postgres: {self._catalog.left_out}")
-        if self._server.seen.has_statements:
-            with self._server.reading() as read:
-                self._write("samples", elsewhere(self._server, read, taken))
         self._catalogs += 1
 
     def _write(self, table: str, rows: list[Any]) -> None:

@@ -36,6 +36,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "wal_bytes": ("wal_bytes::bigint",),
 }
 _MOST_TRIES = 2
+LEAST_KNOWN = 10
 
 Key = tuple[int, str, bool | None]
 
@@ -59,8 +60,8 @@ class Totals:
     """What a snapshot says of all statements together."""
 
     evicted: int | None = None
-    reset_at: int | None = None
-    fell: bool = False
+    reset_at_us: int | None = None
+    is_reset: bool = False
 
 
 class Statements:
@@ -127,14 +128,17 @@ class Statements:
         return {**about, **kept, "query": self._texts.get(row["queryid"])}
 
     def _totals(self, server: Server, read: Read, calls: Mapping[Key, int]) -> Totals:
-        both = [(self._calls[key], count) for key, count in calls.items() if key in self._calls]
-        gone = len(self._calls) - len(both)
-        fell = sum(count < before for before, count in both)
-        is_reset = bool(self._calls) and (fell + gone) > len(self._calls) / 2
         if not server.seen.has_statements_info:
-            return Totals(fell=is_reset)
+            return Totals(is_reset=_began_anew(self._calls, calls))
         info = read("statements_info", schema=sql.Identifier(server.seen.statements_schema))[0]
-        return Totals(info["evicted"], server.here(info["reset_at_us"]), is_reset)
+        before, now = self.totals.reset_at_us, info["reset_at_us"]
+        return Totals(info["evicted"], now, is_reset=None not in (before, now) and before != now)
+
+
+def _began_anew(before: Mapping[Key, int], now: Mapping[Key, int]) -> bool:
+    """Tell whether all counters were reset, where the server doesn't say when: few are left, and none went on."""
+    went_on = sum(now.get(key, 0) >= calls for key, calls in before.items())
+    return len(before) >= LEAST_KNOWN and len(now) < len(before) / 2 and went_on < len(before) / 20
 
 
 def _key(row: Mapping[str, Any]) -> Key:

@@ -1,6 +1,7 @@
--- Indexes: definition, what depends on them, size and use since the last reset.
+-- Indexes: definition, what depends on them, size and use since the last reset; asking for one waits for its table's lock.
 SELECT /* perfnb */
     index.oid::bigint AS oid,
+    kept.indrelid::bigint AS table_oid,
     schema.nspname || '.' || index.relname AS name,
     owner.nspname || '.' || relation.relname AS table,
     method.amname::text AS method,
@@ -63,4 +64,4 @@ LEFT JOIN pg_constraint AS served ON served.conindid = index.oid AND served.conr
     AND served.contype IN ('p', 'u', 'x')
 LEFT JOIN pg_stat_all_indexes AS counted ON counted.indexrelid = index.oid
 LEFT JOIN pg_statio_all_indexes AS blocks ON blocks.indexrelid = index.oid
-WHERE kept.indrelid = ANY(%(oids)s::oid[])
+WHERE kept.indrelid = ANY(%(oids)s::oid[]) AND kept.indrelid <> ALL(%(locked)s::oid[])
