@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 
 from perfnb.tuner.build import EXACT_UP_TO, build_bytes, judged
 from perfnb.tuner.engines.base import Description, as_percent
-from perfnb.tuner.tuning import Pick, Point
+from perfnb.tuner.tuning import Candidate, Pick, Point
 
 GROWN = 2.0
 SELECTIVE = 0.05
 
 
-def advice(described: Description, points: Sequence[Point], picks: Sequence[Pick], k: int) -> list[str]:
+def advice(
+    described: Description, points: Sequence[Point], picks: Sequence[Pick], k: int, candidates: Sequence[Candidate] = ()
+) -> list[str]:
     """Return sentences, each with the numbers it rests on."""
     return [
         *_limit(described, k),
@@ -21,6 +23,7 @@ def advice(described: Description, points: Sequence[Point], picks: Sequence[Pick
         *_filters(picks, described.engine),
         *_size(described),
         *_build(described),
+        *_rebuilt(described, points, candidates),
         *_candidates(picks),
     ]
 
@@ -74,6 +77,19 @@ def _build(described: Description) -> Iterator[str]:
     if method == "hnsw" and described.engine.startswith("pgvector"):
         need = build_bytes(described.rows, described.dimensions) / 1024**2
         yield f"building it anew takes about {need:,.0f} MB of maintenance_work_mem to stay in memory [pgvector issue 745]"
+
+
+def _rebuilt(described: Description, points: Sequence[Point], candidates: Sequence[Candidate]) -> Iterator[str]:
+    """Compare the index with one like it that was built after the data, where that one holds all rows, too."""
+    if not any(each.name == "rebuilt" and each.copied_rows >= described.rows for each in candidates):
+        return
+    whole = [each for each in points if each.filter == "all rows" and each.parameter]
+    now = {(each.setting, each.part): each for each in whole if not each.candidate}
+    for anew in (each for each in whole if each.candidate == "rebuilt"):
+        old = now.get((anew.setting, anew.part))
+        if old and old.recall_high < anew.recall_low:
+            yield f"built anew, the same index has a recall of {anew.recall:.3f} at {anew.setting}, now {old.recall:.3f}: REINDEX CONCURRENTLY"
+            return
 
 
 def _candidates(picks: Sequence[Pick]) -> Iterator[str]:

@@ -209,9 +209,7 @@ class Choosing:
 
     def _index_pick(self, found: Finalist, point: Point, exact: Point | None) -> Pick:
         sure = "" if found.is_proven else f", too few queries to be sure of {self._target:.2f}"
-        why = (
-            f"recall {point.recall:.3f} ({point.recall_low:.3f} to {point.recall_high:.3f}) on held-back queries{sure}"
-        )
+        why = f"recall {point.recall:.3f} ({point.recall_low:.3f} to {point.recall_high:.3f}) on held-back queries{sure}, {point.recall_worst5:.2f} on their worst 5 %"
         if self._has_latency:
             why += f", {_ms(point):.2f} ms at the median"
         if exact:

@@ -168,7 +168,7 @@ class _Conduct:
         return Tuning(
             described=described.as_dict(), k=self._k, target=self._target, queries=told,
             choosing=self._split.choosing, held_back=self._split.held_back, points=points, picks=picks,
-            candidates=tuple(self._candidates), advice=(*told_of_it, *advice(described, points, picks, self._k)),
+            candidates=tuple(self._candidates), advice=(*told_of_it, *advice(described, points, picks, self._k, self._candidates)),
             not_measured=(*left_out, *self.not_measured), searches=self.pace.searches,
             exact_searches=self.pace.exact_searches, grid=sum(choice.grid for choice in self._choices),
             seconds=time.monotonic() - self._began, ended=self._ended,

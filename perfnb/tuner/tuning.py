@@ -209,6 +209,11 @@ class Tuning:
         fields["picks"] = tuple(Pick(**{**each, "point": Point(**each["point"])}) for each in told["picks"])
         return cls(**{**fields, "advice": tuple(told["advice"]), "not_measured": tuple(told["not_measured"])})
 
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        from perfnb.tuner.shown import tuning_piece
+
+        return tuning_piece(self)._repr_mimebundle_()
+
     def __str__(self) -> str:
         about = f"  {self.choosing} queries to choose on, {self.held_back} held back: {self.queries}"
         made = self.searches + self.exact_searches

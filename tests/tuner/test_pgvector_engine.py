@@ -185,6 +185,18 @@ def test_lists_are_tuned_by_probes(dsn: str) -> None:
     assert any("lists" in each for each in tuning.advice)  # 30 for 3,000 rows
 
 
+def test_an_index_built_before_the_data_is_told(dsn: str) -> None:
+    """Statistics are as they were when the lists were made; a vacuum would count anew and hide it."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TABLE early (LIKE bare) WITH (autovacuum_enabled = off)")
+        connection.execute("INSERT INTO early SELECT * FROM bare LIMIT 20")
+        connection.execute("CREATE INDEX ON early USING ivfflat (embedding vector_cosine_ops) WITH (lists = 3)")
+        connection.execute("INSERT INTO early SELECT * FROM bare")
+    with PgvectorTable(dsn, "early") as table:
+        tuning = tune(table, ASKED[:60], target=0.8)
+    assert any("built before the data" in each for each in tuning.advice)
+
+
 def test_half_precision_and_inner_product(dsn: str) -> None:
     with PgvectorTable(dsn, "halves") as table:
         assert (table.describe().distance, table.column.type) == ("inner product", "halfvec")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfnb.tuner import Description, Pick, Point
+from perfnb.tuner import Candidate, Description, Pick, Point
 from perfnb.tuner.advice import advice
 from perfnb.tuner.build import build_bytes, judged, lists_for, nlist_for, probes_for
 from perfnb.tuner.engines.base import as_percent, values_for
@@ -28,9 +28,13 @@ def picked(point: Point, settings: "dict[str, object]") -> Pick:
 
 
 def told(
-    described: Description = DESCRIBED, points: "tuple[Point, ...]" = (), picks: "tuple[Pick, ...]" = (), k: int = 10
+    described: Description = DESCRIBED,
+    points: "tuple[Point, ...]" = (),
+    picks: "tuple[Pick, ...]" = (),
+    k: int = 10,
+    candidates: "tuple[Candidate, ...]" = (),
 ) -> str:
-    return "\n".join(advice(described, points, picks, k))
+    return "\n".join(advice(described, points, picks, k, candidates))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +86,18 @@ def test_the_fastest_candidate_is_named_only_among_several() -> None:
 
 
 @pytest.mark.parametrize(
+    ("copied", "low", "fires"),
+    [(50_000, 0.95, True), (20_000, 0.95, False), (50_000, 0.85, False), (50_000, 0.82, False)],
+)
+def test_an_index_that_is_worse_than_one_built_anew(copied: int, low: float, fires: bool) -> None:
+    """Only where the copy holds all rows: recall is higher on fewer."""
+    old = replace(POINT, recall=0.8, recall_low=0.75, recall_high=0.85)
+    anew = replace(POINT, candidate="rebuilt", recall=0.97, recall_low=low, recall_high=0.98)
+    made = Candidate("rebuilt", "anew", "", copied, 1.0, 1)
+    assert ("built anew" in told(points=(old, anew), candidates=(made,))) is fires
+
+
+@pytest.mark.parametrize(
     ("method", "build", "rows", "says"),
     [
         ("ivfflat", {"lists": 100}, 20_000, "about 20 are advised"),  # as is often advised for up to 100,000 rows
@@ -125,7 +141,7 @@ def test_memory_of_a_build_is_rows_times_vectors() -> None:
         ("SELECT id FROM docs ORDER BY embedding <=> $1 LIMIT 100", "it gets 40 at most"),
         ("SELECT id FROM docs ORDER BY embedding <=> $1 LIMIT 20", "give k=20"),
         ("SELECT id FROM docs ORDER BY id LIMIT 10", "no distance operator"),
-        ("this is no SQL at all (", "could not be read"),
+        ("SELECT id FROM docs ORDER BY", "could not be read"),
     ],
 )
 def test_what_keeps_a_statement_from_the_index(statement: str, says: str) -> None:

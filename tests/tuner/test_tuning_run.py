@@ -204,6 +204,14 @@ def test_the_curve_shows_every_setting_once_with_its_interval() -> None:
     assert hidden.figure.layout.xaxis.title.text == "setting"
 
 
+def test_a_cell_shows_the_picks_and_a_terminal_the_same() -> None:
+    tuning = tune(KnownEngine(rising(20)), asked(), filters=[500])
+    shown = tuning._repr_mimebundle_()
+    assert "a filter (500)" in shown["text/html"]
+    assert "docs.embedding" in shown["text/html"]
+    assert shown["text/plain"] == str(tuning)
+
+
 def test_the_same_seed_makes_the_same_choice() -> None:
     one, two = (tune(KnownEngine(rising(30)), asked(), seed=4) for _ in range(2))
     assert one.points == two.points

@@ -106,8 +106,11 @@ class PgvectorTable:
             build={**DEFAULTS[index.method], **index.options} if index else {},
             index_rows=index.rows if index and index.rows >= 0 else None,
             now=self._now(),
-            round_trip_ms=self._round_trip_ms(),
-            notes=tuple(self._notes(is_counted)),
+            round_trip_ms=(trip := self._round_trip_ms()),
+            notes=(
+                f"latency is seen from here: {trip:.2f} ms of it is the way to the server and back",
+                *self._notes(is_counted),
+            ),
         )
 
     def families(self, limit: int, condition: Filter | None) -> tuple[Family, ...]:
