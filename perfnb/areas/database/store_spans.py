@@ -72,18 +72,16 @@ def store_spans(recording: Recording) -> pd.DataFrame:
     return found.copy()
 
 
-_FIELD = re.compile(
-    r"""(?P<field>[A-Za-z_]\w*(?:\s*\[\s*(?:"[^"]*"|'[^']*'|\?)\s*\])*)\s*(?:==|!=|>=|<=|<|>|\blike\b|\bin\b|\bnot\s+in\b)""",
-    re.IGNORECASE,
-)
+_STRING = r"""(?:"[^"]*"|'[^']*')"""
+_PATH = re.compile(rf"(?<=\w)(?:\s*\[\s*(?:{_STRING}|\d+|\?)\s*\])+")
+_FIELD = re.compile(r"\b([A-Za-z_]\w*)\s*(?:==|!=|>=|<=|<|>|\blike\b|\bin\b|\bnot\s+in\b)", re.IGNORECASE)
 _NOT_FIELDS = {"not", "and", "or", "in", "like"}
 
 
 def fields_of(expression: str) -> set[str]:
     """Return the fields that a filter of Milvus names: ``tenant``, and ``meta`` of ``meta["lang"] == "en"``."""
-    plain = re.sub(r"""(?<!\[)(?:"[^"]*"|'[^']*')(?!\s*\])""", "?", expression)
-    names = {match["field"].partition("[")[0].strip() for match in _FIELD.finditer(plain)}
-    return {name for name in names if name.lower() not in _NOT_FIELDS}
+    plain = re.sub(_STRING, "?", _PATH.sub("", expression))
+    return {name for name in _FIELD.findall(plain) if name.lower() not in _NOT_FIELDS}
 
 
 def filtered_fields(recording: Recording) -> dict[tuple[str, str], set[str]]:

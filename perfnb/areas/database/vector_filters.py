@@ -60,7 +60,8 @@ def unindexed_filter(
     """
     from_rows = float(objectives["vector_index_rows"].value[0])
     asked = _asked(recording)
-    asked["bare"] = [bare_filters(recording, row) for row in asked.to_dict("records")]
+    bare_ones = [tuple(bare_filters(recording, row)) for row in asked.to_dict("records")]
+    asked["bare"] = pd.Series(bare_ones, asked.index, dtype="object")
     bare = asked[(asked["bare"].str.len() > 0) & (asked["rows"] >= from_rows) & (asked["mean_exec_time_ms"] >= min_ms)]
     share = float(min(1.0, bare["share"].sum()))
     if share >= min_share:

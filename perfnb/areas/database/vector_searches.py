@@ -1,7 +1,7 @@
 """How vectors are searched for in Postgres: each statement that orders by nearness, and whether an index serves it."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +104,7 @@ def _served(
         return "its index is still being built" if building else "its index is not valid: a build failed", _first(own)
     if wrong:
         return wrong, _first(candidates)
-    same_key = candidates[[serves_key(key, distance) for key in candidates["key"]]]
+    same_key = kept(candidates, lambda each: serves_key(str(each["key"]), distance))
     if same_key.empty:
         return f"its index is on {candidates['key'].iloc[0]}, the search on {distance.expression or distance.column}", _first(candidates)  # fmt: skip
     fitting = same_key[same_key["operator"] == distance.operator]
@@ -142,6 +142,11 @@ def serves_key(key: str, distance: Distance) -> bool:
 
 def _words(expression: str) -> frozenset[str]:
     return frozenset(re.findall(r"[a-z_]\w*", expression.lower())) - {"cast", "as"}
+
+
+def kept(frame: pd.DataFrame, test: Callable[[dict[Any, Any]], bool]) -> pd.DataFrame:
+    """Return the rows that pass; of no rows, none with the same columns."""
+    return frame[pd.Series([test(row) for row in frame.to_dict("records")], frame.index, dtype=bool)]
 
 
 def _first(frame: pd.DataFrame) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from perfnb.areas.database.vector_filters import leaves_to_filter
 from perfnb.areas.database.vector_parameters import lists_off
-from perfnb.areas.database.vector_searches import vector_searches
+from perfnb.areas.database.vector_searches import kept, vector_searches
 from perfnb.areas.database.vector_stores import (
     advisories,
     collections,
@@ -32,7 +32,13 @@ INDEXABLE = {"vector": 2000, "halfvec": 4000}
 
 @check("vector-index-missing", area="database")
 def vector_index_missing(
-    recording: Recording, objectives: Objectives, *, min_share: float = 0.05, min_ms: float = 5, backlog: float = 0.2
+    recording: Recording,
+    objectives: Objectives,
+    *,
+    min_share: float = 0.05,
+    min_ms: float = 5,
+    least: int = 5,
+    backlog: float = 0.2,
 ) -> Finding | Clear:
     """Vectors are searched one by one, because no index is there, is ready, or fits how they are searched (R68).
 
@@ -45,8 +51,9 @@ def vector_index_missing(
     from_rows = _bound(objectives, 0)
     asked, stored = _asked(recording), waiting(recording)
     stored = stored[(stored["points"] >= from_rows) & (stored["missing"] >= backlog)]
-    slow = asked[(asked["why_not"] != "") & (asked["rows"] >= from_rows) & (asked["mean_exec_time_ms"] >= min_ms)]
-    slow = slow[[not leaves_to_filter(recording, row) for row in slow.to_dict("records")]]
+    is_often = (asked["calls"] >= least) & (asked["mean_exec_time_ms"] >= min_ms)
+    slow = asked[(asked["why_not"] != "") & (asked["rows"] >= from_rows) & is_often]
+    slow = kept(slow, lambda row: not leaves_to_filter(recording, row))
     share = float(min(1.0, slow["share"].sum()))
     if share >= min_share:
         return _unserved(recording, objectives, slow, share)
@@ -137,13 +144,15 @@ def waiting(recording: Recording) -> pd.DataFrame:
     """Return for each collection of a vector store how much of it no index holds: missing (0 to 1) and why.
 
     Rows below the engine's own thresholds are no backlog: Qdrant indexes a segment from indexing_threshold_kb of
-    vectors on (0 switches indexing off), so that each segment may rightly hold so much unindexed.
+    vectors on (0 switches indexing off), so that each segment may rightly hold so much unindexed while its status is
+    green.
     """
     frame = collections(recording)
     points = frame["points"].astype("float64")
     indexed = frame["indexed_points"].astype("float64").where(frame["index"].notna(), 0.0)
     kilobytes = (points - indexed).clip(lower=0) * frame["dimensions"].astype("float64") * 4 / 1024
     allowed = (frame["indexing_threshold_kb"].astype("float64") * frame["segments"].astype("float64")).fillna(0.0)
+    allowed = allowed.mask(frame["status"].isin(("yellow", "grey", "red")), 0.0)  # the engine itself sees work to do
     missing = ((points - indexed) / points.where(points > 0)).clip(lower=0)
     missing = missing.where((kilobytes > allowed) & ~frame["index"].isin(EXACT), 0.0).fillna(0.0)
     why = [_why_waiting(row, float(part)) for row, part in zip(frame.to_dict("records"), missing, strict=True)]
@@ -282,9 +291,7 @@ def _slow_lists(recording: Recording, objectives: Objectives) -> pd.DataFrame:
     except NotMeasured:
         return pd.DataFrame(columns=["share"])
     served = asked[(asked["why_not"] == "") & (asked["method"] == "ivfflat")]
-    served = served[
-        [not lists_off(option(each["options"], "lists"), each["rows"]) for each in served.to_dict("records")]
-    ]
+    served = kept(served, lambda row: not lists_off(option(row["options"], "lists"), row["rows"]))
     return served[served["mean_exec_time_ms"] >= objectives.value("vector_search_ms")]
 
 
