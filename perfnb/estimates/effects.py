@@ -25,6 +25,7 @@ UNITS = 2000
 """Requests drawn apart; of more, some are drawn together."""
 SEED = 20260901
 LOW, HIGH = 0.05, 0.95
+TWO_SAMPLES = 2**0.5
 
 SAVED = ("wait_ms", "rest_ms", "early_ms", "pause_ms")
 
@@ -137,15 +138,16 @@ def _bounded(saved: pd.Series, on_path: pd.Series) -> pd.Series:
 def _drawn(before: np.ndarray, after: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Return after / before of the statistic: as recorded, and the bounds of what another sample would show.
 
-    Both the recorded sample and the other one differ from what is true, so the deviations of two draws add up.
+    Both the recorded sample and the other one differ from what is true, so the variances of two draws add up;
+    but nothing is said that no draw shows.
     """
     picks = np.random.default_rng(SEED).integers(0, len(before), (DRAWS, len(before)))
     was = np.concatenate([[statistic(before)], statistic(before[picks])])
     now = np.concatenate([[statistic(after)], statistic(after[picks])])
     ratios = np.divide(now, was, out=np.ones_like(now, dtype=float), where=was > 0)
-    off = ratios[1:] - ratios[0]
-    others = np.maximum(ratios[0] + off - np.roll(off, DRAWS // 2), 0.0)
-    return np.array([ratios[0], np.quantile(others, LOW), np.quantile(others, HIGH)])
+    bounds = np.quantile(ratios[1:], [LOW, HIGH])
+    widened = ratios[0] + TWO_SAMPLES * (bounds - ratios[0])
+    return np.concatenate([ratios[:1], np.clip(widened, ratios.min(), ratios.max())])
 
 
 def _range(before: float, ratios: list[np.ndarray]) -> tuple[float, float, float]:

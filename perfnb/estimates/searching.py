@@ -66,5 +66,6 @@ def _rows(recording: Recording, row: Any) -> float:
     """Return how many rows the searched table has; the most an iterative search visits where that is unknown."""
     tables = objects(recording, "table")
     name = row["read"].distance.table.rpartition(".")[2]
-    found = tables[tables["name"].map(lambda each: each.rpartition(".")[2] == name)]["rows_estimated"]
+    is_searched = tables["name"].map(lambda each: each.rpartition(".")[2] == name).astype(bool)
+    found = tables[is_searched]["rows_estimated"]
     return float(found.iloc[0]) if len(found) and found.iloc[0] > 0 else float(DEFAULT_MOST_ROWS)
