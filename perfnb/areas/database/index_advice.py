@@ -19,7 +19,9 @@ from perfnb.sql import Filter, Order, Part
 BLOCK_BYTES = 8192
 MOST_COLUMNS = 3
 FEW_ROWS = 50
-"""Rows left at which further columns do not pay; PgHero's figure."""
+"""Rows left at which further columns do not pay (PgHero's figure), or a thousandth of the table."""
+WIDE_BYTES = 64
+"""Average width from which a column is no key to sort by."""
 ENTRY_BYTES = 8 + 4
 """Header of an index entry and the pointer to it on its page."""
 ROW_POINTER_BYTES = 6
@@ -180,7 +182,7 @@ def _narrowest(equal: Sequence[Filter], table: KnownTable) -> tuple[list[Filter]
     keys: list[Filter] = []
     for each in equal[:MOST_COLUMNS]:
         part = _part(each, table)
-        if keys and (rows <= FEW_ROWS or part > 0.5):
+        if keys and (rows <= max(FEW_ROWS, table.rows / 1000) or part > 0.5):
             break
         if each.column not in [key.column for key in keys]:
             keys.append(each)
@@ -194,7 +196,10 @@ def _all_served(wanted: Sequence[Filter], keys: Sequence[Filter]) -> bool:
 
 
 def _orders(part: Part, table: KnownTable) -> list[Order]:
-    found = [each for each in part.order_by if each.column in table.columns]
+    narrow = {
+        name for name, known in table.columns.items() if known.width < WIDE_BYTES and not _NO_BTREE.match(known.type)
+    }
+    found = [each for each in part.order_by if each.column in narrow]
     named = (table.name, table.name.partition(".")[2])
     alone = len(part.tables) == 1
     mine = [each for each in found if each.table in named or (not each.table and alone)]
