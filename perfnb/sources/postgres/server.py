@@ -44,6 +44,12 @@ class Server:
         """Tell whether the connection still stands."""
         return self._connection is not None and not self._connection.closed
 
+    @property
+    def connection(self) -> Connection:
+        """Return the connection itself, outside of any transaction; only after :meth:`open`."""
+        assert self._connection is not None
+        return self._connection
+
     def open(self) -> Capabilities:
         """Connect anew and find out what can be read; raises what :func:`connected` does."""
         self.close()

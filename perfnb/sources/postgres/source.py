@@ -15,6 +15,7 @@ from perfnb.sources.postgres.activity import sessions
 from perfnb.sources.postgres.capabilities import Capabilities
 from perfnb.sources.postgres.catalog import Catalog
 from perfnb.sources.postgres.connecting import Connect, one_line
+from perfnb.sources.postgres.explain import Busiest, top_plans
 from perfnb.sources.postgres.samples import elsewhere, samples
 from perfnb.sources.postgres.server import Server
 from perfnb.sources.postgres.statements import Statements, Totals
@@ -71,6 +72,7 @@ class Postgres:
         self._emit = emit
         self._server = Server(dsn, connect=connect, now=now)
         self._statements = Statements()
+        self._busiest = Busiest()
         self._catalog = Catalog(most_tables) if most_tables else Catalog()
         self._now = now
         self._clock = clock
@@ -79,6 +81,7 @@ class Postgres:
             _Job("sessions", every.activity_s, self._look_at_sessions),
             _Job("counters", every.samples_s, self._look_at_counters),
             _Job("catalog", every.catalog_s, self._look_at_catalog),
+            _Job("plans", float("inf"), self._look_at_plans),
         )
         self._counters = {"rows": 0, "looks": 0, "errors": 0, "reconnects": 0}
         self._totals = Totals()
@@ -222,6 +225,7 @@ class Postgres:
             rows = self._statements.snapshot(self._server, read, taken, everything=last)
             others = elsewhere(self._server, read, taken) if self._snapshots % ELSEWHERE_EVERY == 0 else []
         self._write("statements", rows)
+        self._busiest.see(rows)
         self._snapshots += 1
         if others:
             self._counters["rows"] += self._emit("samples", others)
@@ -253,6 +257,15 @@ class Postgres:
         if self._catalog.left_out:
             self._tell_once(f"postgres: {self._catalog.left_out}")
         self._catalogs += 1
+
+    def _look_at_plans(self, last: bool) -> None:
+        """At the end, ask for the generic plans of the statements that took most time."""
+        if not last:
+            return
+        found = top_plans(self._server.connection, self._busiest.statements())
+        self._write("plans", list(found.rows))
+        for reason, count in sorted(found.left_out.items()):
+            self._tell(f"postgres: no plan for {count} of the busiest statements: {reason}")
 
     def _write(self, table: str, rows: list[Any]) -> None:
         self._counters["rows"] += self._emit(table, rows)
