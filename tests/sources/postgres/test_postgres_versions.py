@@ -1,6 +1,5 @@
 """The source on servers of every version: one schema, nothing written, nothing hidden without a word."""
 
-import time
 from collections.abc import Iterator
 from threading import Thread
 
@@ -9,7 +8,7 @@ import pytest
 import servers
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from watching import OFTEN, Kept, as_role, run, until, watched
+from watching import Kept, as_role, run, until, watched
 
 from perfnb.recording import kinds
 from perfnb.recording.schema import TABLES
@@ -306,11 +305,9 @@ def test_a_database_without_the_extension_is_watched_all_the_same(dsn: str) -> N
 def test_counters_that_are_reset_are_told(dsn: str) -> None:
     with watched(dsn) as (source, kept):
         until(lambda: source.counters["looks"] > 4)
-        time.sleep(1.1)  # the server tells resets to the microsecond; ours are told apart by more than a second
         run(dsn, "SELECT pg_stat_statements_reset()")
         until(lambda: any("reset" in title for title in kept.events))
         run(dsn, "SELECT body FROM child WHERE parent_id = 1 AND body <> 'x'")
     assert kept.events.count("postgres: the counters of statements were reset") == 1
     assert kept.statement("FROM child WHERE")["calls"] == 1
-    assert OFTEN.statements_s < 1
     assert conninfo_to_dict(dsn)["password"] not in str(kept.tables)
