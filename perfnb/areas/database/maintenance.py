@@ -152,7 +152,7 @@ _SHOWN = [
 
 
 def _vacuumed_meanwhile(recording: Recording, frame: pd.DataFrame) -> pd.Series:
-    started = recording.window.start
+    started = objects(recording, "table", at="first")["time"].min()
     last = frame[["last_vacuum_at", "last_autovacuum_at"]].max(axis=1)
     return (last >= started).fillna(False).astype(bool)
 

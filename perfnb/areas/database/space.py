@@ -60,8 +60,11 @@ def _of_table(row: dict[str, Any]) -> dict[str, Any]:
 
 def _by_table(columns: pd.DataFrame) -> "list[tuple[str, list[dict[str, Any]]]]":
     times = columns[columns["type"].astype(str).str.match(r"^(timestamp|date)")]
-    groups = times.assign(table=times["name"].str.rpartition(".")[0], column=times["name"].str.rpartition(".")[2])
-    return [(str(name), group.to_dict("records")) for name, group in groups.groupby("table")]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in times.to_dict("records"):
+        table, _, column = row["name"].rpartition(".")
+        found.setdefault(table, []).append(row | {"column": column})
+    return list(found.items())
 
 
 def _time_column(columns: list[dict[str, Any]], days: float) -> dict[str, Any] | None:
@@ -138,7 +141,7 @@ def _cleanup(recording: Recording, found: pd.DataFrame, days: float) -> list[str
 
 def _orphans(recording: Recording, names: set[str]) -> list[str]:
     """Return counts and deletes of orphans for columns named like a reference (session_id) that no foreign key guards."""
-    columns = objects(recording, "column")["name"].str.rpartition(".")[[0, 2]].to_numpy().tolist()
+    columns = [name.rpartition(".")[::2] for name in objects(recording, "column")["name"]]
     known = objects(recording, "foreign_key")
     guarded = {(row["table"], column) for row in known.to_dict("records") for column in row["columns"] or ()}
     targets = {f"{name.partition('.')[2].removesuffix('s')}_id": name for name in objects(recording, "table")["name"]}
