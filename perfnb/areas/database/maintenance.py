@@ -136,13 +136,21 @@ def table_bloat(
             *held_back(recording),
             *_seldom(recording),
         ),
-        remedy="Find out what keeps vacuum away, then:\n"
-        + "\n".join(statement for name in found["name"].head(5) for statement in (vacuum(name), vacuum_sooner(name)))
-        + "\nVACUUM makes the room usable again and gives little back to the system; only VACUUM FULL (locks the table) or pg_repack do.",
+        remedy="\n".join(_cleared(found, times_due)),
         effort="low",
         frame=found[_SHOWN].head(50),
         figure="dead_rows",
     )  # fmt: skip
+
+
+def _cleared(found: pd.DataFrame, times_due: float) -> list[str]:
+    dead = found.loc[found["times_due"] >= times_due, "name"].head(5)
+    lines = ["Find out what keeps vacuum away, then:"] if len(dead) else []
+    lines += [statement for name in dead for statement in (vacuum(name), vacuum_sooner(name))]
+    return [
+        *lines,
+        "VACUUM makes the room of dead rows usable again and gives little back to the system; only VACUUM FULL, which locks the table, or pg_repack do. Free space that new rows will fill does no harm.",
+    ]
 
 
 _SHOWN = [

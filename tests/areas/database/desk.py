@@ -7,11 +7,8 @@ from pathlib import Path
 
 import psycopg
 
-from perfnb.checklist import Checklist, check, run
 from perfnb.recording import Recording
 from perfnb.sources.postgres.source import Intervals, Postgres
-
-__all__ = ["Checklist", "check", "desk", "made", "recorded", "run", "work"]
 
 TABLES = """
 CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
