@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from killed import turn_and_die
 from psycopg.conninfo import make_conninfo
-from servers import postgres_18, standby_of
+from servers import postgres_18, standby_of, through_pgbouncer
 
 from perfnb.errors import NotInstalled, NotPermitted, NotReachable, PerfnbError, WrongUse
 from perfnb.knobs import all_knobs, change, changing, revert
@@ -393,13 +393,25 @@ def test_a_standby_takes_no_changes(dsn: str, recording: Recording) -> None:
             assert place_of(there).is_same(place_of(here))
 
 
+def test_behind_a_pooler_settings_are_read_from_the_catalog_and_no_index_is_built(
+    dsn: str, recording: Recording
+) -> None:
+    before = state(dsn)
+    with through_pgbouncer(dsn) as pooled:
+        knob = RoleSetting(pooled, "work_mem")
+        with changing(recording, knob, "11MB"):
+            assert (knob.read_back().value, knob.read_back().is_seen) == ("11MB", False)
+        with pytest.raises(WrongUse, match="leads to a pooler"):
+            change(recording, ConcurrentIndex(pooled, INDEX), True)
+    assert (state(dsn), open_changes(recording)) == (before, [])
+
+
 @pytest.mark.parametrize(
     ("change_to", "kind", "why"),
     [
-        ({"password": "wrong"}, NotPermitted, "refuses this role or password"),
-        ({"user": "nobody_there"}, NotPermitted, "refuses this role or password"),
-        ({"dbname": "nowhere"}, NotReachable, "can't be reached"),
-        ({"port": "1"}, NotReachable, "can't be reached"),
+        ({"password": "wrong"}, NotPermitted, "password authentication failed"),
+        ({"dbname": "nowhere"}, WrongUse, "does not exist"),
+        ({"port": "1"}, NotReachable, "refused"),
     ],
 )
 def test_a_dsn_that_leads_nowhere_is_told(dsn: str, change_to: dict[str, str], kind: type[Exception], why: str) -> None:

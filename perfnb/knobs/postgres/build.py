@@ -10,7 +10,6 @@ from perfnb.errors import NotReachable, PerfnbError, WrongUse
 from perfnb.knobs.postgres.definition import IndexDefinition, Table
 from perfnb.knobs.postgres.server import (
     GONE_CLIENT_S,
-    MARK,
     Connection,
     connect,
     require_direct,
@@ -18,6 +17,7 @@ from perfnb.knobs.postgres.server import (
     run,
     told,
 )
+from perfnb.sources.postgres.sql import MARK
 
 LOCK_TIMEOUT_S = 30.0
 LOOK_S = 0.25
@@ -50,7 +50,6 @@ def build(
     definition: IndexDefinition,
     table: Table,
     *,
-    application: str,
     tell: Tell = lambda told: None,
     stop: threading.Event | None = None,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
@@ -59,7 +58,7 @@ def build(
 
     Raises LockNotGiven where an older transaction does not end in time, Stopped, and what the server refuses.
     """
-    with connect(dsn, application=application) as builder, connect(dsn) as watcher:
+    with connect(dsn) as builder, connect(dsn) as watcher:
         require_ready(builder)
         begin(builder, lock_timeout_s)
         raised: list[BaseException] = []
@@ -87,11 +86,11 @@ def require_ready(connection: Connection) -> None:
 
 def begin(connection: Connection, lock_timeout_s: float) -> None:
     """Set what holds for the whole session: it has no transaction that could hold it."""
-    connection.execute(f"{MARK} SELECT set_config('lock_timeout', %s, false)", [f"{lock_timeout_s * 1000:.0f}ms"])
-    connection.execute(f"{MARK} SELECT set_config('statement_timeout', '0', false)")
+    connection.execute(f"SELECT {MARK} set_config('lock_timeout', %s, false)", [f"{lock_timeout_s * 1000:.0f}ms"])
+    connection.execute(f"SELECT {MARK} set_config('statement_timeout', '0', false)")
     if connection.info.server_version >= 140000:
         connection.execute(
-            f"{MARK} SELECT set_config('client_connection_check_interval', %s, false)",
+            f"SELECT {MARK} set_config('client_connection_check_interval', %s, false)",
             [f"{GONE_CLIENT_S * 1000:.0f}ms"],
         )
 
@@ -114,8 +113,8 @@ def _watch(work: threading.Thread, builder: Connection, watcher: Connection, tel
         work.join(LOOK_S)
 
 
-_PROGRESS = """
-SELECT phase, CASE WHEN phase LIKE 'waiting%%' THEN lockers_done::float / nullif(lockers_total, 0)
+_PROGRESS = f"""
+SELECT {MARK} phase, CASE WHEN phase LIKE 'waiting%%' THEN lockers_done::float / nullif(lockers_total, 0)
                    WHEN tuples_total > 0 THEN tuples_done::float / tuples_total
                    ELSE blocks_done::float / nullif(blocks_total, 0) END,
        coalesce(current_locker_pid, 0)
@@ -125,5 +124,5 @@ FROM pg_stat_progress_create_index WHERE pid = %s
 
 def progress_of(connection: Connection, pid: int) -> BuildProgress | None:
     """Return how far the build of the session ``pid`` is; None where none is under way."""
-    row = connection.execute(f"{MARK} {_PROGRESS}", [pid]).fetchone()
+    row = connection.execute(_PROGRESS, [pid]).fetchone()
     return None if row is None else BuildProgress(row[0], None if row[1] is None else min(1.0, row[1]), row[2])

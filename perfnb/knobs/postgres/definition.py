@@ -9,8 +9,9 @@ import psycopg
 from psycopg import sql
 
 from perfnb.errors import NotPermitted, WrongUse
-from perfnb.knobs.postgres.server import MARK, Connection
+from perfnb.knobs.postgres.server import Connection
 from perfnb.sources.postgres.literals import without_literals
+from perfnb.sources.postgres.sql import MARK
 
 _NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 _CREATE = re.compile(
@@ -54,8 +55,13 @@ class IndexDefinition:
 
     def on(self, table: sql.Identifier, *, concurrently: bool = False) -> sql.Composed:
         """Return the statement that makes it on ``table``."""
-        how = sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} " if concurrently else "CREATE INDEX {} ON {} ")
-        return how.format(sql.Identifier(self.name), table) + sql.SQL(self.rest)
+        return creation(self.name, table, concurrently=concurrently) + sql.SQL(self.rest)
+
+
+def creation(name: str, table: sql.Identifier, *, concurrently: bool) -> sql.Composed:
+    """Return how the statement begins that makes the index ``name`` on ``table``: up to what is indexed."""
+    how = sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} " if concurrently else "CREATE INDEX {} ON {} ")
+    return how.format(sql.Identifier(name), table)
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,8 @@ class Table:
             )
 
 
-_TABLE = """
-SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.reltuples, pg_table_size(c.oid),
+_TABLE = f"""
+SELECT {MARK} c.oid, n.nspname, c.relname, c.relkind::text, c.reltuples, pg_table_size(c.oid),
        pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
 """
@@ -101,7 +107,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_r
 def table_of(connection: Connection, definition: IndexDefinition) -> Table:
     """Return the table the index is for; raises WrongUse where there is none."""
     try:
-        row = connection.execute(f"{MARK} {_TABLE}", [definition.table]).fetchone()
+        row = connection.execute(_TABLE, [definition.table]).fetchone()
     except psycopg.errors.InsufficientPrivilege:
         raise NotPermitted(f"{definition.table} may not be looked at", hint="give a DSN of its owner") from None
     if row is None:
@@ -112,7 +118,7 @@ def table_of(connection: Connection, definition: IndexDefinition) -> Table:
 def definition_of(connection: Connection, schema: str, name: str) -> str | None:
     """Return the part of an index's definition from USING on, without values; None where there is no such index."""
     row = connection.execute(
-        f"""{MARK} SELECT pg_get_indexdef(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        f"""SELECT {MARK} pg_get_indexdef(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('i', 'I')""",
         [schema, name],
     ).fetchone()

@@ -4,7 +4,6 @@ Only what this knob made is ever dropped: the way back holds name, table and def
 index that differs in any of them stays. An invalid leftover of a build that was killed matches too.
 """
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,15 +16,14 @@ from psycopg import sql
 from perfnb.errors import NotReachable, WrongUse
 from perfnb.knobs.base import Knob
 from perfnb.knobs.postgres.build import LOCK_TIMEOUT_S, Tell, begin, build, require_ready
-from perfnb.knobs.postgres.definition import IndexDefinition, definition_of, table_of
+from perfnb.knobs.postgres.definition import IndexDefinition, creation, definition_of, table_of
 from perfnb.knobs.postgres.rehearsal import IndexCost, rehearse, require_small_enough
 from perfnb.knobs.postgres.server import (
-    APPLICATION,
-    MARK,
     Connection,
     Place,
     connect,
     connect_to,
+    marked,
     place_of,
     remember,
     run,
@@ -65,7 +63,6 @@ class ConcurrentIndex:
         self._stop = stop
         self._most_bytes = most_bytes
         self._lock_timeout_s = lock_timeout_s
-        self._session = f"{APPLICATION} index {secrets.token_hex(4)}"
         self._before: Mapping[str, Any] | None = None
 
     @property
@@ -113,7 +110,7 @@ class ConcurrentIndex:
                 raise WrongUse(f"there is an index {self.definition.name} already", hint="give it another name")
         remember(place, self._dsn)
         return {"place": place.as_dict(), "schema": table.schema, "name": self.definition.name, "table": table.name,
-                "definition": worded, "session": self._session}  # fmt: skip
+                "definition": worded}  # fmt: skip
 
     def shown(self, value: Any) -> Any:
         """Return the statement that makes it, without the values in it; nothing where there is none."""
@@ -124,8 +121,7 @@ class ConcurrentIndex:
         with connect(self._dsn) as connection:
             table = table_of(connection, self.definition)
         build(
-            self._dsn, self.definition, table, application=self._session, tell=self._tell, stop=self._stop,
-            lock_timeout_s=self._lock_timeout_s,
+            self._dsn, self.definition, table, tell=self._tell, stop=self._stop, lock_timeout_s=self._lock_timeout_s,
         )  # fmt: skip
         if not self.current():
             raise NotReachable("the index was built and is not valid", hint="see the server's log")
@@ -142,7 +138,7 @@ _ON = """
 SELECT t.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_class t ON t.oid = i.indrelid WHERE n.nspname = %s AND c.relname = %s
 """
-_SESSIONS = "FROM pg_stat_activity WHERE application_name = %s AND pid <> pg_backend_pid()"
+_SESSIONS = "FROM pg_stat_activity WHERE starts_with(query, %s) AND state <> 'idle' AND pid <> pg_backend_pid()"
 
 
 def knobs(recording: Recording, target: Target) -> Iterator[Knob]:
@@ -159,7 +155,7 @@ def restore(way: Mapping[str, Any]) -> str:
     """Do what :func:`go_back` does; once more does no harm."""
     schema, name = way["schema"], way["name"]
     with connect_to(Place.from_dict(way["place"])) as connection:
-        _end_build(connection, way["session"])
+        _end_build(connection, way)
         found = definition_of(connection, schema, name)
         if found is None:
             return f"there is no index {name}"
@@ -172,11 +168,13 @@ def restore(way: Mapping[str, Any]) -> str:
     return f"index {name} is dropped"
 
 
-def _end_build(connection: Connection, session: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+def _end_build(connection: Connection, way: Mapping[str, Any], *, sleep: Callable[[float], None] = time.sleep) -> None:
     """End a build of ours that goes on though its process is gone, and wait until it has ended."""
-    value(connection, f"SELECT count(pg_terminate_backend(pid)) {_SESSIONS}", session)
+    begun = creation(way["name"], sql.Identifier(way["schema"], way["table"]), concurrently=True)
+    begins = marked(begun.as_string(connection))
+    value(connection, f"SELECT count(pg_terminate_backend(pid)) {_SESSIONS}", begins)
     for _ in range(int(ENDED_S / 0.1)):
-        if not connection.execute(f"{MARK} SELECT 1 {_SESSIONS}", [session]).fetchone():
+        if not value(connection, f"SELECT count(*) {_SESSIONS}", begins):
             return
         sleep(0.1)
     raise NotReachable("the build under way does not end", hint="run perfnb revert again in a while")

@@ -11,11 +11,11 @@ from psycopg import sql
 from perfnb.errors import NotInstalled, NotPermitted
 from perfnb.knobs.base import Knob
 from perfnb.knobs.postgres.server import (
-    MARK,
     Connection,
     Place,
     connect,
     connect_to,
+    is_pooled,
     place_of,
     remember,
     require_primary,
@@ -25,6 +25,7 @@ from perfnb.knobs.postgres.server import (
 )
 from perfnb.knobs.postgres.settings import ALLOWED, as_text, checked, effective, load_library, require_allowed
 from perfnb.recording import Recording
+from perfnb.sources.postgres.sql import MARK
 from perfnb.target import Target
 
 KIND = "role setting"
@@ -148,7 +149,7 @@ class RoleSetting:
     def _scope(self, connection: Connection) -> Scope:
         if self._given is not None:
             return self._given
-        role, database = connection.execute(f"{MARK} SELECT current_user, current_database()").fetchone() or ("", "")
+        role, database = connection.execute(f"SELECT {MARK} current_user, current_database()").fetchone() or ("", "")
         return Scope(role, database)
 
     def _whose(self, connection: Connection) -> tuple[str | None, ...]:
@@ -157,7 +158,8 @@ class RoleSetting:
 
     def _read_back(self, connection: Connection, scope: Scope) -> ReadBack:
         mine = (value(connection, "SELECT session_user::text"), connection.info.dbname)
-        if scope.role not in (None, mine[0]) or scope.database not in (None, mine[1]):
+        is_another = scope.role not in (None, mine[0]) or scope.database not in (None, mine[1])
+        if is_another or is_pooled(connection):  # a pooler hands out sessions that began before
             return ReadBack(held(connection, scope).get(self.setting), is_seen=False)
         with connect(self._dsn) as fresh:
             load_library(fresh, require_allowed(self.setting).extension)
@@ -165,7 +167,7 @@ class RoleSetting:
 
     def _as_shown(self, connection: Connection, text: str) -> str:
         with transaction(connection):
-            connection.execute(f"{MARK} SELECT set_config(%s, %s, true)", [self.setting, text])
+            connection.execute(f"SELECT {MARK} set_config(%s, %s, true)", [self.setting, text])
             return effective(connection, self.setting)
 
 

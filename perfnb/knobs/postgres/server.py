@@ -11,14 +11,13 @@ from typing import Any, Self
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import tuple_row
 
-from perfnb.errors import NotPermitted, NotReachable, PerfnbError, WrongUse
+from perfnb.errors import NotPermitted, NotReachable, WrongUse
+from perfnb.sources.postgres.connecting import address, connected
+from perfnb.sources.postgres.sql import MARK
 from perfnb.target import Target
 
-APPLICATION = "perfnb"
-MARK = "/* perfnb */"
-"""Begins each statement of perfnb's own, and follows EXPLAIN: newer servers keep no comment before a statement."""
-CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_S = 2.0
 STATEMENT_TIMEOUT_S = 30.0
 GONE_CLIENT_S = 1.0
@@ -63,29 +62,14 @@ class Place:
 
 
 @contextmanager
-def connect(dsn: str, *, application: str = APPLICATION) -> Iterator[Connection]:
+def connect(dsn: str) -> Iterator[Connection]:
     """Yield a connection in autocommit mode, closed when left.
 
     Raises NotReachable, NotPermitted or WrongUse with what to do about it; the password is in no message.
     """
-    try:
-        made = psycopg.connect(
-            dsn, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_TIMEOUT_S,
-            application_name=application,
-        )  # fmt: skip
-    except psycopg.OperationalError as error:
-        raise _not_connected(error) from None
-    except psycopg.ProgrammingError:
-        raise WrongUse("the DSN can't be read", hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE") from None
-    with made, told():
+    with connected(dsn) as made, told():
+        made.row_factory = tuple_row  # type: ignore[assignment]  # the reader's rows are mappings
         yield made
-
-
-def _not_connected(error: psycopg.OperationalError) -> PerfnbError:
-    text = str(error)
-    if any(word in text for word in ("authentication", "no password", "pg_hba", "role ")):
-        return NotPermitted("the database refuses this role or password", hint=HOW_TO_REACH)
-    return NotReachable(f"the database can't be reached: {text.splitlines()[0][:200]}", hint=HOW_TO_REACH)
 
 
 @contextmanager
@@ -137,23 +121,22 @@ def transaction(
 
 def set_local(connection: Connection, name: str, value: str) -> None:
     """Set ``name`` for the rest of the transaction."""
-    connection.execute(f"{MARK} SELECT set_config(%s, %s, true)", [name, value])
+    connection.execute(f"SELECT {MARK} set_config(%s, %s, true)", [name, value])
 
 
 def value(connection: Connection, query: str, *parameters: Any) -> Any:
     """Return the first column of the first row; None where there is none."""
-    row = connection.execute(f"{MARK} {query}", parameters or None).fetchone()
+    row = connection.execute(marked(query), parameters or None).fetchone()
     return row[0] if row else None
 
 
 def place_of(connection: Connection) -> Place:
     """Return which database ``connection`` reaches."""
-    info = connection.info
     try:
         system = str(value(connection, "SELECT system_identifier FROM pg_control_system()") or "")
     except psycopg.errors.InsufficientPrivilege:
         system = ""
-    return Place(f"{info.host}:{info.port}", info.dbname, system)
+    return Place(address(connection), connection.info.dbname, system)
 
 
 def remember(place: Place, dsn: str) -> None:
@@ -162,13 +145,13 @@ def remember(place: Place, dsn: str) -> None:
 
 
 @contextmanager
-def connect_to(place: Place, *, application: str = APPLICATION) -> Iterator[Connection]:
+def connect_to(place: Place) -> Iterator[Connection]:
     """Yield a connection to ``place``, by the DSN this process changed it with, else by the target's; raises NotReachable."""
     known = next((dsn for each, dsn in _dsns.items() if each.is_same(place)), None)
     dsn = known or Target.load().dsn
     if not dsn:
         raise NotReachable(f"no DSN for database {place.database} on {place.server}", hint=HOW_TO_REACH)
-    with connect(dsn, application=application) as connection:
+    with connect(dsn) as connection:
         if not (reached := place_of(connection)).is_same(place):
             raise NotReachable(
                 f"the DSN leads to {reached.database} on {reached.server}, not to {place.database} on {place.server}",
@@ -185,11 +168,22 @@ def require_primary(connection: Connection) -> None:
 
 def require_direct(connection: Connection) -> None:
     """Raise WrongUse behind a pooler, which would give the session to others."""
-    if value(connection, "SELECT pg_backend_pid()") != connection.info.backend_pid:
+    if is_pooled(connection):
         raise WrongUse("the DSN leads to a pooler, which shares its sessions", hint="give the server's own address")
+
+
+def is_pooled(connection: Connection) -> bool:
+    """Tell whether a pooler stands between: it gives out another number than the server's process has."""
+    return bool(value(connection, "SELECT pg_backend_pid()") != connection.info.backend_pid)
 
 
 def run(connection: Connection, statement: sql.Composable) -> None:
     """Run one statement, and no second one that a text brought with it: the server refuses that."""
     with psycopg.RawCursor(connection) as cursor:
-        cursor.execute(sql.SQL("/* perfnb */ ") + statement, binary=True)
+        cursor.execute(marked(statement.as_string(connection)), binary=True)
+
+
+def marked(statement: str) -> str:
+    """Return a statement with perfnb's mark behind its first word, by which it is left out of what is recorded."""
+    first, _, rest = statement.strip().partition(" ")
+    return f"{first} {MARK} {rest}"

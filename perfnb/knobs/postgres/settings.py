@@ -6,7 +6,8 @@ from typing import Any
 import psycopg
 
 from perfnb.errors import NotInstalled, WrongUse
-from perfnb.knobs.postgres.server import MARK, Connection, set_local, told, value
+from perfnb.knobs.postgres.server import Connection, set_local, told, value
+from perfnb.sources.postgres.sql import MARK
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def read_setting(connection: Connection, name: str) -> Setting:
     load_library(connection, require_allowed(name).extension)
     with told():
         row = connection.execute(
-            f"{MARK} SELECT vartype, setting, boot_val, unit, min_val, max_val, enumvals FROM pg_settings WHERE name = %s",
+            f"SELECT {MARK} vartype, setting, boot_val, unit, min_val, max_val, enumvals FROM pg_settings WHERE name = %s",
             [name],
         ).fetchone()
     if row is None:

@@ -11,8 +11,9 @@ import psycopg
 
 from perfnb.errors import NotInstalled, WrongUse
 from perfnb.knobs.postgres.definition import IndexDefinition, table_of
-from perfnb.knobs.postgres.server import MARK, Connection, connect, told, transaction, value
+from perfnb.knobs.postgres.server import Connection, connect, told, transaction, value
 from perfnb.recording import Recording
+from perfnb.sources.postgres.sql import MARK
 from perfnb.trials.database.outcome import StatementTrial, Tried
 from perfnb.trials.database.statement import Statement, explained, reading_only, uses_index
 from perfnb.trials.database.values import types_of
@@ -47,7 +48,7 @@ def try_hypothetical_index(
             name = _pretend(connection, wanted.on(table.identifier).as_string(connection))
             after = planned(connection, statement)
         finally:
-            connection.execute(f"{MARK} SELECT hypopg_reset()")
+            connection.execute(f"SELECT {MARK} hypopg_reset()")
     is_used = uses_index(after, name)
     return tried.ended((), "estimated", _why(before, after, is_used), plans={"A": before, "B": after},
                        notes=_notes(statement))  # fmt: skip
@@ -80,7 +81,7 @@ def planned(connection: Connection, statement: Statement) -> dict[str, Any]:
 
 def _generic(connection: Connection, text: str) -> dict[str, Any]:
     with transaction(connection), psycopg.RawCursor(connection) as cursor:
-        cursor.execute(f"{MARK} EXPLAIN {MARK} (GENERIC_PLAN, FORMAT JSON) {text}", binary=True)
+        cursor.execute(f"EXPLAIN {MARK} (GENERIC_PLAN, FORMAT JSON) {text}", binary=True)
         return _first(cursor.fetchone())
 
 
@@ -88,13 +89,13 @@ def _generic_by_preparing(connection: Connection, statement: Statement) -> dict[
     """Return the generic plan on servers before 16, which have it for prepared statements alone."""
     nulls = ", ".join(["NULL"] * len(types_of(connection, statement)))
     with transaction(connection), psycopg.RawCursor(connection) as cursor:
-        cursor.execute(f"{MARK} SET LOCAL plan_cache_mode = force_generic_plan")
-        cursor.execute(f"PREPARE {_PREPARED} AS {statement.text}", binary=True)
+        cursor.execute(f"SET {MARK} LOCAL plan_cache_mode = force_generic_plan")
+        cursor.execute(f"PREPARE {MARK} {_PREPARED} AS {statement.text}", binary=True)
         try:
-            cursor.execute(f"{MARK} EXPLAIN {MARK} (FORMAT JSON) EXECUTE {_PREPARED}({nulls})")
+            cursor.execute(f"EXPLAIN {MARK} (FORMAT JSON) EXECUTE {_PREPARED}({nulls})")
             return _first(cursor.fetchone())
         finally:
-            cursor.execute(f"DEALLOCATE {_PREPARED}")
+            cursor.execute(f"DEALLOCATE {MARK} {_PREPARED}")
 
 
 def _first(row: Any) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _first(row: Any) -> dict[str, Any]:
 
 
 def _pretend(connection: Connection, statement: str) -> str:
-    row = connection.execute(f"{MARK} SELECT indexname FROM hypopg_create_index(%s)", [statement]).fetchone()
+    row = connection.execute(f"SELECT {MARK} indexname FROM hypopg_create_index(%s)", [statement]).fetchone()
     return str(row[0]).rpartition(">")[2] if row else ""
 
 

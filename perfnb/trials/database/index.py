@@ -178,7 +178,7 @@ class _Work:
         run(self.connection, self.definition.on(self.table.identifier))
         self.build_s, self.wal_bytes = self.clock() - begun, int(value(self.connection, wal)) - before
         oid, waits = self.connection.execute(
-            "/* perfnb */ SELECT indexrelid, indcheckxmin FROM pg_index WHERE indrelid = %s ORDER BY indexrelid DESC LIMIT 1",
+            "SELECT /* perfnb */ indexrelid, indcheckxmin FROM pg_index WHERE indrelid = %s ORDER BY indexrelid DESC LIMIT 1",
             [self.table.oid],
         ).fetchone() or (0, True)
         self.index_bytes = int(value(self.connection, "SELECT pg_relation_size(%s::oid)", oid))

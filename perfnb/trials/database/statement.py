@@ -10,8 +10,9 @@ from typing import Any
 import psycopg
 
 from perfnb.errors import WrongUse
-from perfnb.knobs.postgres.server import MARK, Connection, set_local, told
+from perfnb.knobs.postgres.server import Connection, set_local, told
 from perfnb.sources.postgres.literals import plan_without_literals, without_literals
+from perfnb.sources.postgres.sql import MARK
 
 _SPACE = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)"
 _READS = re.compile(rf"{_SPACE}*(?:\({_SPACE}*)*(?:SELECT|WITH|VALUES|TABLE)\b", re.IGNORECASE | re.DOTALL)
@@ -93,7 +94,7 @@ def explained(
     """Return what EXPLAIN (FORMAT JSON) says of ``text`` with ``values``; a second statement in it is refused."""
     listed = f"{options}, FORMAT JSON" if options else "FORMAT JSON"
     with psycopg.RawCursor(connection) as cursor:
-        cursor.execute(f"{MARK} EXPLAIN {MARK} ({listed}) {text}", list(values), binary=True)
+        cursor.execute(f"EXPLAIN {MARK} ({listed}) {text}", list(values), binary=True)
         row = cursor.fetchone()
     assert row is not None
     found: dict[str, Any] = row[0][0]

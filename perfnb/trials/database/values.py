@@ -15,7 +15,8 @@ from psycopg import sql
 from sqlglot import exp
 
 from perfnb.errors import NotMeasured, WrongUse
-from perfnb.knobs.postgres.server import MARK, Connection, told, value
+from perfnb.knobs.postgres.server import Connection, told, value
+from perfnb.sources.postgres.sql import MARK
 from perfnb.sql.parameters import rewritten
 from perfnb.trials.database.statement import Statement, Values, reading_only
 
@@ -63,11 +64,11 @@ def read_values(text: str) -> list[Any] | None:
 def types_of(connection: Connection, statement: Statement) -> tuple[str, ...]:
     """Return the types of the statement's parameters, as the server sees them; raises WrongUse where it can't read it."""
     with reading_only(connection), psycopg.RawCursor(connection) as cursor:
-        cursor.execute(f"PREPARE {_PREPARED} AS {statement.text}", binary=True)
+        cursor.execute(f"PREPARE {MARK} {_PREPARED} AS {statement.text}", binary=True)
         found = value(
             connection, "SELECT parameter_types::text[] FROM pg_prepared_statements WHERE name = %s", _PREPARED
         )
-        cursor.execute(f"DEALLOCATE {_PREPARED}")
+        cursor.execute(f"DEALLOCATE {MARK} {_PREPARED}")
     return tuple(found or ())
 
 
@@ -145,7 +146,7 @@ def _columns(places: Mapping[int, Place | str], table: str) -> list[str]:
 def _rows(connection: Connection, table: str, columns: Sequence[str], count: int) -> list[dict[str, str]]:
     """Return random rows of ``table`` in which none of ``columns`` is null, as texts."""
     row = connection.execute(
-        f"{MARK} SELECT n.nspname, c.relname, c.relkind::text, c.reltuples FROM pg_class c "
+        f"SELECT {MARK} n.nspname, c.relname, c.relkind::text, c.reltuples FROM pg_class c "
         "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)", [table],
     ).fetchone()  # fmt: skip
     if row is None:
@@ -154,7 +155,7 @@ def _rows(connection: Connection, table: str, columns: Sequence[str], count: int
     part: sql.Composable = sql.SQL("")
     if kind in ("r", "m", "p") and estimated > SAMPLED_ROWS:
         part = sql.SQL(" TABLESAMPLE SYSTEM ({})").format(sql.Literal(100 * SAMPLED_ROWS / estimated))
-    query = sql.SQL("/* perfnb */ SELECT {} FROM (SELECT * FROM {}{} LIMIT {}) AS t WHERE {} ORDER BY random() LIMIT {}").format(
+    query = sql.SQL("SELECT /* perfnb */ {} FROM (SELECT * FROM {}{} LIMIT {}) AS t WHERE {} ORDER BY random() LIMIT {}").format(
         sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(each)) for each in columns),
         sql.Identifier(schema, name), part, sql.Literal(SAMPLED_ROWS),
         sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(each)) for each in columns),

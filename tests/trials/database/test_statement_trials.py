@@ -11,11 +11,12 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from servers import postgres_18, standby_of, with_hypopg
+from servers import postgres_18, running, standby_of, through_pgbouncer, with_hypopg
 
 from perfnb.attribution.observed import trial_windows
 from perfnb.errors import NotInstalled, NotMeasured, NotPermitted, PerfnbError, WrongUse
-from perfnb.knobs.postgres import connect
+from perfnb.knobs import changing
+from perfnb.knobs.postgres import ConcurrentIndex, RoleSetting, connect
 from perfnb.recording import Recording
 from perfnb.trials.database import (
     Limits,
@@ -359,3 +360,47 @@ def test_a_pretended_index_is_the_planners_estimate_alone(tmp_path: Path) -> Non
 def test_without_hypopg_it_is_said_how_to_get_it(dsn: str, recording: Recording) -> None:
     with pytest.raises(PerfnbError, match="hypopg"):
         try_hypothetical_index(recording, dsn, Statement(BY_CUSTOMER), INDEX)
+
+
+@pytest.mark.parametrize("version", [13, 14, 16, 17])
+def test_on_other_versions_too(version: int, tmp_path: Path) -> None:
+    with running(version) as dsn, Recording.create(tmp_path / "v.perfnb") as recording:
+        ask(dsn, TABLES)
+        before = catalog(dsn)
+        statement = sampled(dsn, BY_CUSTOMER)
+        assert try_index(recording, dsn, statement, INDEX, confirm=yes, runs=3).verdict == "better"
+        assert try_settings(recording, dsn, Statement(SORT), {"work_mem": "64MB"}, pairs=3).result.pairs == 3
+        with changing(recording, RoleSetting(dsn, "work_mem"), "5MB"):
+            assert ask(dsn, "SHOW work_mem") == [("5MB",)]
+        with changing(recording, ConcurrentIndex(dsn, INDEX), True):
+            assert catalog(dsn) != before
+        assert catalog(dsn) == before
+
+
+def test_through_a_pooler_nothing_stays_in_its_sessions(dsn: str, recording: Recording) -> None:
+    with through_pgbouncer(dsn, default_pool_size=1) as pooled:
+        settings = {"work_mem": "64MB", "hnsw.ef_search": 99}
+        assert try_settings(recording, pooled, sampled(pooled, SORT), settings, pairs=3).result.pairs == 3
+        assert (
+            try_index(recording, pooled, sampled(pooled, BY_CUSTOMER), INDEX, confirm=yes, runs=3).verdict == "better"
+        )
+        held = ask(pooled, "SELECT name FROM pg_settings WHERE source = 'session' AND name IN ('work_mem', 'statement_timeout', "
+                   "'lock_timeout', 'transaction_read_only', 'hnsw.ef_search', 'idle_in_transaction_session_timeout')")  # fmt: skip
+        assert held == []
+
+
+def test_what_a_trial_asks_bears_perfnbs_mark(tmp_path: Path) -> None:
+    with postgres_18() as dsn, Recording.create(tmp_path / "m.perfnb") as recording:
+        ask(dsn, TABLES)
+        ask(dsn, "CREATE EXTENSION pg_stat_statements; SELECT pg_stat_statements_reset()")
+        statement = sampled(dsn, BY_CUSTOMER)
+        try_index(recording, dsn, statement, INDEX, confirm=yes, runs=3)
+        try_settings(recording, dsn, statement, {"work_mem": "64MB"}, pairs=3)
+        with (
+            changing(recording, ConcurrentIndex(dsn, INDEX), True),
+            changing(recording, RoleSetting(dsn, "jit"), "off"),
+        ):
+            pass
+        found = ask(dsn, "SELECT query FROM pg_stat_statements WHERE toplevel AND query NOT LIKE '%/* perfnb */%'")
+        left = {query.split()[0] for (query,) in found} - {"BEGIN", "ROLLBACK", "COMMIT", "SAVEPOINT", "RELEASE"}
+        assert [query for (query,) in found if query.split()[0] in left and "pg_stat_statements" not in query] == []
