@@ -121,7 +121,7 @@ WHERE i.call_id = m.call_id
 
 _PASSAGES = """
 SELECT call_id, request_id, messages, passages, passage_tokens, input_tokens FROM model_calls
-WHERE passages >= 3 AND error_type IS NULL
+WHERE passages >= 3 AND operation <> 'embeddings' AND error_type IS NULL
 """
 
 

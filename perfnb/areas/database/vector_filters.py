@@ -47,7 +47,7 @@ def leaves_to_filter(recording: Recording, row: Mapping[str, Any]) -> bool:
 
 @check("unindexed-filter", area="database")
 def unindexed_filter(
-    recording: Recording, objectives: Objectives, *, min_share: float = 0.1, min_ms: float = 5
+    recording: Recording, objectives: Objectives, *, min_share: float = 0.1, min_ms: float = 2
 ) -> Finding | Clear:
     """A vector search is filtered by a column, a member of a JSON document or a payload field that has no index (R72).
 

@@ -25,7 +25,7 @@ FROM observed_samples WHERE source IN ('redis', 'qdrant', 'milvus') AND entity =
 _CONTAINERS = """
 SELECT entity, max(CASE WHEN metric IN ('memory_bytes', 'memory_rss_bytes') THEN value END) AS used,
        max(CASE WHEN metric = 'memory_limit_bytes' THEN value END) AS "limit"
-FROM observed_samples WHERE source IN ('docker', 'process') AND lower(entity) SIMILAR TO '%(redis|qdrant|milvus|valkey)%'
+FROM observed_samples WHERE source IN ('docker', 'process') AND regexp_matches(lower(entity), 'redis|qdrant|milvus|valkey')
 GROUP BY entity HAVING used IS NOT NULL AND "limit" > 0
 """
 

@@ -5,6 +5,8 @@ from typing import Any
 from builders import START, Row, span
 from statement_rows import SERVER, catalog
 
+import perfnb.areas.database  # noqa: F401 - registers the checks
+
 SEARCH = "SELECT id, body FROM documents ORDER BY embedding <=> $1::vector LIMIT $2"
 FILTERED = "SELECT id, body FROM documents WHERE tenant = $1 ORDER BY embedding <=> $2 LIMIT $3"
 BY_JSON = "SELECT id, body FROM documents WHERE about ->> $1 = $2 ORDER BY embedding <=> $3 LIMIT $4"
