@@ -16,6 +16,7 @@ from perfnb.tuner.setting import Family, Setting
 
 LOOK_Z = 2.24
 """Standard errors at a look: one-sided, four looks that err at most 1.25 % each keep to 5 % together."""
+HOPE_Z = 1.0
 FIRST_LOOK = 25
 
 Verdict = Literal["meets", "falls short", "open"]
@@ -38,11 +39,15 @@ def looks(most: int) -> tuple[int, ...]:
 
 
 def judged(recalls: Sequence[float], target: float, *, z: float = LOOK_Z) -> Verdict:
-    """Return whether ``recalls`` tell that the mean is at least ``target``, or below it."""
+    """Return whether ``recalls`` tell that the mean is at least ``target``, or below it.
+
+    Enough is only what as many queries tell as would prove it were each a yes or no: among fewer, the rare query that
+    finds nothing has not been met yet.
+    """
     if not recalls:
         return "open"
     found = mean(recalls, z)
-    if found.low >= target:
+    if found.low >= target and can_prove(target, len(recalls)):
         return "meets"
     return "falls short" if found.high < target else "open"
 
@@ -53,12 +58,11 @@ def can_prove(target: float, queries: int) -> bool:
 
 
 def is_hopeless(recalls: Sequence[float], target: float, most: int, *, z: float = LOOK_Z) -> bool:
-    """Tell whether ``most`` queries like these would leave it open, too."""
-    found = mean(recalls, z)
-    if found.value >= 1:
+    """Tell whether ``most`` queries would not prove it either, even if the mean were a standard error better than seen."""
+    hoped = mean(recalls, HOPE_Z).high
+    if hoped >= 1:
         return not can_prove(target, most)
-    low, high = wilson(found.value, effective(recalls) * most / len(recalls), z)
-    return low < target <= high
+    return wilson(hoped, effective(recalls) * most / len(recalls), z)[0] < target
 
 
 def prove(setting: Setting, target: float, measure: Measures, most: int) -> Verdict:
