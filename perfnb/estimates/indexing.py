@@ -46,7 +46,7 @@ class Candidate:
 @change(
     "index",
     title="Add an index to the database",
-    causes=("missing-index", "slow-statement", "unindexed-filter"),
+    causes=("missing-index", "unindexed-filter", "vector-index-missing", "slow-statement"),
     parameters=(
         Parameter("statement", "Statement (queryid)", None),
         Parameter("columns", "Columns of the index", None),

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from perfnb.errors import NotMeasured, NotReachable, PerfnbError
-from perfnb.estimates import Parameter
+from perfnb.estimates import Parameter, change_named
 from perfnb.estimates.indexing import index_for
 from perfnb.estimates.statements import brief, reading_statements
 from perfnb.finding import Finding
@@ -39,7 +39,10 @@ KNOB = "postgres"
 MOST_LISTED = 12
 MEASURED, PLANNED = "measured, then rolled back", "the planner's estimate (hypopg)"
 NO_DSN = "no database is named: set PERFNB_DSN, or dsn under [target] in perfnb.toml, and open the notebook again"
-_CREATE_INDEX = re.compile(r"CREATE INDEX [^;\n]*\)[^;\n]*", re.IGNORECASE)
+_CREATE_INDEX = re.compile(
+    r"CREATE INDEX (?:CONCURRENTLY )?(?:\w+ )?ON \S+ (?:USING \w+ )?\((?:[^()]|\((?:[^()]|\([^()]*\))*\))+\)"
+)
+"""With parentheses up to two deep inside its own: expressions, types with lengths."""
 
 Given = Mapping[str, Any]
 
@@ -258,22 +261,29 @@ def _fitting(statements: Statements, name: str) -> str | None:
 
 def _index_way(statements: Statements, findings: Iterable[Finding]) -> IndexWay:
     """Return the way with the index that a finding names, else the one that the statements lack."""
+    for finding in findings:
+        if finding.cause in change_named("index").causes and (ddl := _named(finding)):
+            return IndexWay(statements, ddl, _meant(statements, finding))
     try:
         queryid, candidate = index_for(statements.recording)
-        suggested = candidate.statement
     except PerfnbError:
-        queryid, suggested = None, ""
-    named = next(filter(None, (_named(each) for each in findings if each.cause == "missing-index")), "")
-    return IndexWay(statements, named or suggested or "CREATE INDEX ON table (column)", queryid)
+        return IndexWay(statements, "CREATE INDEX ON table (column)")
+    return IndexWay(statements, candidate.statement, queryid)
 
 
 def _named(finding: Finding) -> str:
-    """Return the first CREATE INDEX that a finding names, to be built as perfnb builds it."""
-    cells = [] if finding.frame is None else [str(each) for each in finding.frame.to_numpy().ravel()]
-    for text in (finding.remedy, *finding.evidence, *cells):
-        if match := _CREATE_INDEX.search(text.replace("CONCURRENTLY ", "")):
-            return match[0].strip()
-    return ""
+    """Return the first CREATE INDEX that a finding names, as its rows or its remedy have it."""
+    texts = [] if finding.frame is None or "ddl" not in finding.frame else list(finding.frame["ddl"].astype(str))
+    match = next(filter(None, map(_CREATE_INDEX.search, (*texts, finding.remedy, *finding.evidence))), None)
+    return match[0].replace("CONCURRENTLY ", "") if match else ""
+
+
+def _meant(statements: Statements, finding: Finding) -> str | None:
+    """Return the listed statement (queryid) that a finding's first row is about."""
+    if finding.frame is None or "shape" not in finding.frame:
+        return None
+    rows = (row for row in statements.listed.values() if row["read"].shape == finding.frame["shape"].iloc[0])
+    return next((str(row["queryid"]) for row in rows), None)
 
 
 def require_dsn(dsn: str | None) -> str:

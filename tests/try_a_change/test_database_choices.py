@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import psycopg
 import pytest
 
@@ -19,6 +20,7 @@ from perfnb.finding import Finding
 from perfnb.incident import Incident
 from perfnb.objectives import Objectives
 from perfnb.recording import Recording
+from perfnb.sql import parsed
 from perfnb.target import Target
 from perfnb.trials.database import NotConfirmed
 from perfnb.trials.shown import trials_of
@@ -78,6 +80,28 @@ def test_the_remedy_of_what_was_found_is_chosen_with_its_index_and_statement(pan
     assert "GROUP BY body" in panel.given["statement"]
     panel.choose("release_connection")
     assert "in the app" in panel.why_not()
+
+
+@pytest.mark.parametrize(
+    ("cause", "frame", "remedy", "index", "place"),
+    [
+        ("missing-index", {"ddl": ['CREATE INDEX CONCURRENTLY ON "S"."T" (lower(a));'], "shape": [parsed(SORT).shape]}, "x",
+         'CREATE INDEX ON "S"."T" (lower(a))', 2),
+        ("vector-index-missing", None, "CREATE INDEX CONCURRENTLY ON public.d USING hnsw ((e::halfvec(3000)) halfvec_l2_ops), and search",
+         "CREATE INDEX ON public.d USING hnsw ((e::halfvec(3000)) halfvec_l2_ops)", 1),
+        ("missing-index", None, "look at it", "CREATE INDEX ON public.messages (session_id)", 1),
+        ("sort-spill", None, "CREATE INDEX ON t (x)", "CREATE INDEX ON public.messages (session_id)", 1),
+    ],
+)  # fmt: skip
+def test_the_index_is_the_one_a_finding_names_else_the_one_that_is_missing(
+    tmp_path: Path, cause: str, frame: dict[str, list[str]] | None, remedy: str, index: str, place: int
+) -> None:
+    rows = None if frame is None else pd.DataFrame(frame)
+    finding = Finding("", "high", 0.7, (), remedy, cause=cause, area="database", frame=rows)
+    panel = TryAChange(Incident(built(tmp_path, "desk"), Target(), Objectives.load(tmp_path)), [finding])
+    panel.choose("index")
+    assert panel.given["index"] == index
+    assert panel.given["statement"].startswith(f"{place}.")
 
 
 def test_an_index_is_tried_once_its_cost_is_said_yes_to_then_kept_and_undone(panel: TryAChange, dsn: str) -> None:

@@ -47,8 +47,13 @@ class StatementTrial:
         """Return better, worse, no practical change, undecided, estimated …"""
         return self.result.outcome
 
-    def __str__(self) -> str:
+    @property
+    def words(self) -> str:
+        """Return what was found, in lines of text."""
         return str(self.result)
+
+    def __str__(self) -> str:
+        return self.words
 
 
 @dataclass

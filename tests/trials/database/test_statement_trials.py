@@ -211,6 +211,18 @@ def test_a_trial_is_stopped_on_request(dsn: str, recording: Recording) -> None:
     assert made.verdict == "stopped"
 
 
+def test_an_interrupt_rolls_back(dsn: str, recording: Recording) -> None:
+    before = catalog(dsn)
+
+    def interrupt(told: Any) -> None:
+        if "with the index" in told.text:
+            raise KeyboardInterrupt
+
+    made = try_index(recording, dsn, sampled(dsn, BY_CUSTOMER), INDEX, confirm=yes, progress=interrupt)
+    assert (made.verdict, catalog(dsn)) == ("stopped", before)
+    assert "stopped" in made.words
+
+
 def test_a_statement_that_takes_too_long_ends_the_trial(dsn: str, recording: Recording) -> None:
     made = try_settings(recording, dsn, Statement("SELECT pg_sleep(5)"), {"jit": False}, statement_timeout_s=0.2)
     assert made.verdict == "aborted"
