@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vector_servers import Written, redis_server
 
+from perfnb.attribution.objects import objects
 from perfnb.errors import NotPermitted, NotReachable
+from perfnb.recorder import Recorder
+from perfnb.recording import Recording
 from perfnb.sources.redis import Redis
-from perfnb.sources.redis_rows import index_properties, prefix_of
+from perfnb.sources.redis_rows import index_properties, key_facts, prefix_of
+from perfnb.target import Target
 
 redis = pytest.importorskip("redis")
 
@@ -148,3 +154,23 @@ def test_a_search_index_is_read_in_both_protocols(as_map: bool) -> None:
 
 def test_an_index_without_vectors_is_no_collection() -> None:
     assert list(index_properties([b"index_name", b"texts", b"attributes", [FT_INFO[5][0]]])) == []
+
+
+@given(st.lists(st.text(max_size=30), max_size=40))
+def test_no_key_is_told_and_none_is_lost(keys: list[str]) -> None:
+    told = key_facts(keys)
+    assert sum(told["prefixes"].values()) == told["keys_sampled"] == len(keys)
+    for prefix, count in told["prefixes"].items():
+        assert prefix == "*" or count >= 5
+
+
+def test_a_recorder_watches_redis_beside_what_else_there_is(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as port:
+        target = Target(redis=f"redis://127.0.0.1:{port}", qdrant=":memory:")
+        with Recorder(target, tmp_path / "made.perfnb", tell=lambda line: None) as recorder:
+            assert set(recorder.running) == {"redis"}
+            assert "exact search" in recorder.refused["qdrant"]
+    made = Recording.open(tmp_path / "made.perfnb")
+    (store,) = objects(made, "store").to_dict("records")
+    assert (store["engine"], store["eviction"], store["keys"]) == ("redis", "noeviction", 0)
+    assert made.query("SELECT count(*) AS n FROM samples WHERE source = 'redis'")["n"].iloc[0] > 10

@@ -10,6 +10,7 @@ import pandas as pd
 from perfnb.areas.database.relations import Relations, relations
 from perfnb.areas.database.vector_stores import MEANS, vector_columns, vector_indexes
 from perfnb.areas.database.workload import workload
+from perfnb.attribution import observed
 from perfnb.attribution.objects import grown, objects
 from perfnb.recording import Recording
 from perfnb.sql import Distance, Filter, parsed
@@ -177,11 +178,15 @@ def _of_server(recording: Recording, name: str) -> str | None:
 
 def _texts(recording: Recording) -> list[str]:
     def build() -> list[str]:
-        texts: list[str] = recording.query(
-            "SELECT DISTINCT query AS text FROM statements WHERE query ILIKE '%set%' UNION "
-            "SELECT DISTINCT statement FROM spans WHERE statement ILIKE '%set%' UNION "
-            "SELECT DISTINCT query FROM activity WHERE query ILIKE '%set%'"
-        )["text"].tolist()
+        texts: list[str] = (
+            observed(recording)
+            .query(
+                "SELECT DISTINCT query AS text FROM statements WHERE query ILIKE '%set%' UNION "
+                "SELECT DISTINCT statement FROM observed_spans WHERE statement ILIKE '%set%' UNION "
+                "SELECT DISTINCT query FROM observed_activity WHERE query ILIKE '%set%'"
+            )["text"]
+            .tolist()
+        )
         return texts
 
     found: list[str] = recording.derived("texts that set", build)

@@ -3,6 +3,8 @@ from typing import Any
 
 import pytest
 from builders import Row, answer, recording
+from hypothesis import given
+from hypothesis import strategies as st
 from statement_rows import Counted, catalog, counted, requests, snapshots
 from vector_rows import BY_JSON, FILTERED, SEARCH, collection, extension, index, settings, store_span, table
 
@@ -86,6 +88,11 @@ def test_payload_fields_without_an_index(tmp_path: Path, facts: dict[str, Any], 
 )
 def test_the_fields_of_a_filter(expression: str, fields: set[str]) -> None:
     assert fields_of(expression) == fields
+
+
+@given(st.text(alphabet="""abz_ ()[]"'=<>!?0189.andorilk""", max_size=60))
+def test_any_filter_is_read_and_gives_names_alone(expression: str) -> None:
+    assert all(name.isidentifier() and name in expression for name in fields_of(expression))
 
 
 def search(rows: float, *, query: str = SEARCH, calls: int = 60) -> Counted:
