@@ -11,7 +11,7 @@ from perfnb.sources.postgres.bloat import bloat_fraction
 from perfnb.sources.postgres.capabilities import Read, Rows
 from perfnb.sources.postgres.server import Server
 
-MOST_TABLES = 2000
+MOST_TABLES = 1000
 LEAST_TABLES = 50
 TIMEOUT_MS = 5000
 PASSED_ON = frozenset(
@@ -138,6 +138,7 @@ def _indexes(rows: Rows, last_scans: Rows) -> Rows:
     last = {each["oid"]: each["last_scan_at_us"] for each in last_scans}
     for row in rows:
         row["last_scan_at_us"] = last.get(row.pop("oid"))
+        row["references"].sort()
         row["options"] = _options(row["options"]) or None
     return rows
 

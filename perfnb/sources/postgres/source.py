@@ -14,7 +14,7 @@ from perfnb.sources.base import Emit, Readiness
 from perfnb.sources.postgres.activity import sessions
 from perfnb.sources.postgres.capabilities import Capabilities
 from perfnb.sources.postgres.catalog import Catalog
-from perfnb.sources.postgres.connecting import Connect, one_line
+from perfnb.sources.postgres.connecting import Connect, explained, one_line
 from perfnb.sources.postgres.explain import Busiest, top_plans
 from perfnb.sources.postgres.samples import elsewhere, samples
 from perfnb.sources.postgres.server import Server
@@ -115,7 +115,10 @@ class Postgres:
         return self._thread is not None and self._thread.is_alive()
 
     def __enter__(self) -> Self:
-        seen = self._server.open()
+        try:
+            seen = self._server.open()
+        except psycopg.Error as error:
+            raise explained(error, self._server.dsn) from None
         if not seen.sees_all:
             self._tell(f"postgres: {seen.how_to_see_all}")
         self._do(self._jobs[0])  # counters from before anything that is measured
@@ -156,7 +159,7 @@ class Postgres:
             self._failed(job, error)
         except Exception as error:  # whatever fails here must not end the recording; the timeline tells
             self._counters["errors"] += 1
-            self._troubled(job, f"{type(error).__name__}: {error}")
+            self._troubled(job, f"{type(error).__name__}: {one_line(error, self._server.dsn)}")
         job.due = began + job.every_s
 
     def _failed(self, job: _Job, error: psycopg.Error) -> None:
@@ -277,4 +280,8 @@ class Postgres:
             self._tell(title)
 
     def _tell(self, title: str) -> None:
-        self._emit("events", [{"time": self._now(), "kind": "source", "title": title, "body": {"source": self.name}}])
+        row = {"time": self._now(), "kind": "source", "title": title, "body": {"source": self.name}}
+        try:
+            self._emit("events", [row])
+        except Exception:  # the disk may be full; the thread goes on, as it may be freed
+            self._counters["errors"] += 1

@@ -1,7 +1,10 @@
 """What goes wrong around the source: it is told in one line, the rest goes on, and the recording is intact."""
 
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Thread
 
@@ -12,9 +15,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from watching import OFTEN, PASSWORD, SELDOM, Kept, as_role, run, until, watched
 
 from perfnb.demo.postgres import free_port
-from perfnb.errors import NotPermitted, NotReachable, PerfnbError, WrongUse
+from perfnb.errors import NotPermitted, NotReachable, NotWritable, PerfnbError, WrongUse
 from perfnb.recorder import Recorder
 from perfnb.recording import Recording
+from perfnb.recording.journal import Row
 from perfnb.sources.postgres.capabilities import preload
 from perfnb.sources.postgres.connecting import connected, explained, one_line
 from perfnb.sources.postgres.server import Server
@@ -250,6 +254,23 @@ def test_a_build_under_way_is_seen(dsn: str) -> None:
     assert not kept.objects("index")["public.slow"]["is_building"]
 
 
+def test_a_disk_that_is_full_for_a_while_ends_nothing(dsn: str) -> None:
+    kept, is_full = Kept(), [True]
+
+    def emit(table: str, rows: Iterable[Row]) -> int:
+        if is_full[0]:
+            raise NotWritable("no space left")
+        return kept.emit(table, rows)
+
+    with Postgres(emit, dsn, intervals=OFTEN) as source:
+        until(lambda: source.counters["errors"] > 6)
+        is_full[0] = False
+        looked(source)
+        assert source.is_alive
+    assert kept["statements"]
+    assert kept["catalog"]
+
+
 def test_a_clock_that_is_off_is_corrected(dsn: str) -> None:
     hour = 3600 * 10**9
     server = Server(dsn, now=lambda: time.time_ns() + hour)
@@ -361,3 +382,16 @@ def test_a_role_with_a_password_of_its_own_leaves_it_nowhere(
     assert len(refused) == 1
     assert "check user and password" in refused[0]
     assert "wrong-9462" not in refused[0]
+
+
+def test_the_command_line_says_what_to_do_and_no_password(tmp_path: Path) -> None:
+    dsn = f"postgresql://app:{PASSWORD}@127.0.0.1:{free_port()}/shop"
+    for given, environment in (["--dsn", dsn], {}), ([], {"PERFNB_DSN": dsn}):
+        done = subprocess.run(
+            [sys.executable, "-m", "perfnb.cli", "record", *given, "--seconds", "1"],
+            cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert "without postgres: Postgres: connection" in done.stderr
+        assert "start Postgres, or check host and port in the DSN" in done.stderr
+        assert PASSWORD not in done.stdout + done.stderr

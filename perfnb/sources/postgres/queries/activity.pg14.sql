@@ -21,7 +21,7 @@ SELECT /* perfnb */
     age(backend_xmin) AS transaction_age
 FROM pg_stat_activity
 WHERE pid <> pg_backend_pid()
-    AND application_name IS DISTINCT FROM 'perfnb'
+    AND coalesce(application_name, '') NOT LIKE 'perfnb%'
     AND CASE
         WHEN backend_type IS NULL THEN datname IS NOT NULL
         ELSE backend_type IN ('client backend', 'autovacuum worker', 'parallel worker', 'background worker', 'walsender',

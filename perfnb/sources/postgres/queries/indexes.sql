@@ -30,14 +30,7 @@ SELECT /* perfnb */
         FROM generate_series(1, kept.indnkeyatts) AS n ORDER BY n
     ) AS collations,
     index.reloptions AS options,
-    ARRAY(
-        SELECT theirs.nspname || '.' || their.relname || '.' || lean.conname
-        FROM pg_constraint AS lean
-        JOIN pg_class AS their ON their.oid = lean.conrelid
-        JOIN pg_namespace AS theirs ON theirs.oid = their.relnamespace
-        WHERE lean.contype = 'f' AND lean.confrelid = kept.indrelid AND lean.conindid = index.oid
-        ORDER BY 1
-    ) AS references,
+    coalesce(leaning.names, '{}') AS references,
     kept.indisunique AS is_unique,
     kept.indisprimary AS is_primary,
     kept.indisvalid AS is_valid,
@@ -62,6 +55,14 @@ JOIN pg_namespace AS owner ON owner.oid = relation.relnamespace
 JOIN pg_am AS method ON method.oid = index.relam
 LEFT JOIN pg_constraint AS served ON served.conindid = index.oid AND served.conrelid = kept.indrelid
     AND served.contype IN ('p', 'u', 'x')
+LEFT JOIN (
+    SELECT lean.conindid, array_agg(theirs.nspname || '.' || their.relname || '.' || lean.conname) AS names
+    FROM pg_constraint AS lean
+    JOIN pg_class AS their ON their.oid = lean.conrelid
+    JOIN pg_namespace AS theirs ON theirs.oid = their.relnamespace
+    WHERE lean.contype = 'f'
+    GROUP BY lean.conindid
+) AS leaning ON leaning.conindid = index.oid
 LEFT JOIN pg_stat_all_indexes AS counted ON counted.indexrelid = index.oid
 LEFT JOIN pg_statio_all_indexes AS blocks ON blocks.indexrelid = index.oid
 WHERE kept.indrelid = ANY(%(oids)s::oid[]) AND kept.indrelid <> ALL(%(locked)s::oid[])
