@@ -15,7 +15,7 @@ from perfnb.finding import SEVERITIES, Clear, Finding, Unmeasured
 from perfnb.objectives import Objectives
 from perfnb.recording import Recording
 
-AREAS = ("slow", "costs")  # areas that have checks of ours; each is a package perfnb.areas.NAME
+AREAS = ("slow", "costs", "database")  # areas that have checks of ours; each is a package perfnb.areas.NAME
 
 
 class CheckFunction(Protocol):

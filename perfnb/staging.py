@@ -34,7 +34,10 @@ TRIED_S = 300.0
 """Of the users' requests, those of so long are what a trial sends."""
 
 # What a newcomer's demo shows: a few faults of different kinds that leave one another visible.
-SHOWCASE = ("no-streaming", "slow-embedding", "blocked-event-loop", "verbose-system-prompt")
+SHOWCASE = (
+    "no-streaming", "slow-embedding", "blocked-event-loop", "verbose-system-prompt",
+    "connection-held-during-model-call", "per-id-queries",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from perfnb.widgets.chart import Chart
-from perfnb.widgets.html import live, render
+from perfnb.widgets.html import Piece, live, render
 from perfnb.widgets.keyboard import with_keys
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
 class Chooser:
-    """``options`` (name to key) under ``title``; ``draw(key)`` makes the chart of the one chosen."""
+    """``options`` (name to key) under ``title``; ``draw(key)`` makes what is shown of the one chosen."""
 
-    def __init__(self, title: str, options: Mapping[str, str], draw: Callable[[str], Chart]) -> None:
+    def __init__(self, title: str, options: Mapping[str, str], draw: Callable[[str], Chart | Piece]) -> None:
         self.title = title
         self.options = dict(options)
         self.draw = draw
         self.key = next(iter(self.options.values()))
 
     @property
-    def chart(self) -> Chart:
-        """Return the chart of the option that is chosen."""
+    def chart(self) -> Chart | Piece:
+        """Return what is shown of the option that is chosen."""
         return self.draw(self.key)
 
     def _ipython_display_(self) -> None:

@@ -1,5 +1,6 @@
 """HTML that notebooks and reports share: every value is escaped, every piece carries its own small style when live."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -63,3 +64,8 @@ class Piece:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return {"text/html": live(self.html), "text/plain": self.text, **self.data}
+
+
+def together(pieces: Sequence[Piece]) -> Piece:
+    """Return pieces one below the other."""
+    return Piece(Markup("").join(each.html for each in pieces), "\n".join(each.text for each in pieces))

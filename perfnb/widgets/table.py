@@ -56,7 +56,7 @@ def is_numeric(column: "pd.Series[Any]") -> bool:
 
 def cell(value: Any, column: str) -> str:
     """Return one value as text: nothing is a dash, a share a percentage, nanoseconds a time of day."""
-    if value is None or value != value:  # NaN, NaT and None alike
+    if value is None or str(value) in ("nan", "NaT", "<NA>"):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -13,7 +13,7 @@ from perfnb.widgets import cards, wording
 from perfnb.widgets.cards import Tile
 from perfnb.widgets.chart import Chart, Missing
 from perfnb.widgets.choose import Chooser
-from perfnb.widgets.html import Piece, render
+from perfnb.widgets.html import Piece, render, together
 from perfnb.widgets.table import Table
 from perfnb.widgets.tiles import assumed, money_tiles
 
@@ -156,7 +156,7 @@ def unpriced(incident: "Incident") -> Piece:
     if priceless.empty:
         return listed
     example = example_piece("To price them, in perfnb.toml, dollars per million tokens:", a_price(priceless))
-    return Piece(Markup(listed.html + example.html), f"{listed.text}\n{example.text}")
+    return together([listed, example])
 
 
 def a_price(frame: "pd.DataFrame") -> str:
