@@ -108,8 +108,8 @@ def explained(error: BaseException, dsn: str) -> PerfnbError:
     text = str(error)
     for pattern, kind, hint in _CAUSES:
         if re.search(pattern, text, re.IGNORECASE):
-            return kind(f"Postgres: {one_line(error, dsn)}", hint=hint)
-    return NotReachable(f"Postgres: {one_line(error, dsn)}", hint="check the DSN and the server's log")
+            return kind(one_line(error, dsn), hint=hint)
+    return NotReachable(one_line(error, dsn), hint="check the DSN and the server's log")
 
 
 def _malformed() -> WrongUse:

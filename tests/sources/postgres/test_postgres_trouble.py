@@ -392,6 +392,6 @@ def test_the_command_line_says_what_to_do_and_no_password(tmp_path: Path) -> Non
             cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == 2
-        assert "without postgres: Postgres: connection" in done.stderr
+        assert "without postgres: postgres: connection to server at" in done.stderr
         assert "start Postgres, or check host and port in the DSN" in done.stderr
         assert PASSWORD not in done.stdout + done.stderr
