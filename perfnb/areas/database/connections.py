@@ -18,6 +18,10 @@ from perfnb.recording import Recording
 CONNECT_MS = (2.0, 20.0)
 
 
+BY_FORCE = ("sessions_fatal", "sessions_killed")
+"""Counters of sessions that were ended by the server or an administrator."""
+
+
 def counted(recording: Recording, *metrics: str) -> pd.DataFrame:
     """Return by how much the server's counters of the database looked at grew, step by step: time, metric, step, value."""
     name = objects(recording, "server")["database"].dropna().tolist()
@@ -34,22 +38,20 @@ def counted(recording: Recording, *metrics: str) -> pd.DataFrame:
 def churn(recording: Recording) -> pd.Series:
     """Return how sessions came and went: begun, ended, open (at the end), requests, per_request, largest_part, seen_by.
 
-    ``ended`` are those that were begun and are gone again, which a pool that opens does not add to; ``largest_part`` is
-    the part of the beginnings that fell between two readings. Counters see every session; before version 14 only
-    sessions that live through a look are seen.
+    ``ended`` are those that were begun and are gone again, which a pool that opens does not add to, without those that
+    the server ended by force; ``largest_part`` is the part of the beginnings that fell between two readings. Counters see
+    every session; before version 14 only sessions that live through a look are seen.
     """
-    frame = counted(recording, "sessions", "connections")
+    frame = counted(recording, "sessions", "connections", *BY_FORCE)
     begun = frame[frame["metric"] == "sessions"]
     if begun["time"].nunique() < 2:
         return _churn_by_looks(recording)
     opened = frame[frame["metric"] == "connections"].groupby("time")["value"].sum()
-    total, growth = begun["step"].sum(), (opened.iloc[-1] - opened.iloc[0]) if len(opened) else 0.0
-    steps = begun.groupby("time")["step"].sum()
+    total, forced = begun["step"].sum(), frame.loc[frame["metric"].isin(BY_FORCE), "step"].sum()
+    growth, left = (opened.iloc[-1] - opened.iloc[0], float(opened.iloc[-1])) if len(opened) else (0.0, 0.0)
+    largest = begun.groupby("time")["step"].sum().max() / total if total else 0.0
     span = (int(begun["time"].min()), int(begun["time"].max()))
-    left = float(opened.iloc[-1]) if len(opened) else 0.0
-    return _churned(
-        recording, total, max(0.0, total - growth), left, steps.max() / total if total else 0.0, span, "counters"
-    )
+    return _churned(recording, total, max(0.0, total - growth - forced), left, largest, span, "counters")
 
 
 def _churn_by_looks(recording: Recording) -> pd.Series:

@@ -10,9 +10,9 @@ from typing import Literal
 
 import pandas as pd
 
-from perfnb.areas.database.sessions import limits, session_looks
-from perfnb.attribution import observed_seconds, prepare
-from perfnb.attribution.statements import database_time_ms, statement_seconds
+from perfnb.areas.database.sessions import limits, looks_apart_ms, session_looks
+from perfnb.attribution import prepare
+from perfnb.attribution.statements import database_time_ms
 from perfnb.errors import NotMeasured, WrongUse
 from perfnb.recording import Recording
 
@@ -162,23 +162,25 @@ def guides(processes: int, needed: float, server_takes: int) -> pd.DataFrame:
 def pool_demand(recording: Recording) -> PoolDemand:
     """Return the demand for connections in ``recording``; raises NotMeasured without sessions and requests.
 
-    The hold is reckoned by Little's law from how many connections were in use at each look. Time in statements comes
-    from their counters where they were read, else from looks that found a session active.
+    The hold is reckoned by Little's law from how many connections were in use at each look and how many requests ran
+    meanwhile; arrivals are counted from the first to the last, so that a queue that drains afterwards does not thin them.
+    Time in statements comes from their counters where they were read, else from looks that found a session active.
     """
     looks = session_looks(recording)
-    requests = prepare(recording).query("SELECT count(*) AS n FROM user_requests")["n"].iloc[0]
-    seconds = observed_seconds(recording)
-    if not requests or not seconds:
+    starts = prepare(recording).query("SELECT start_time FROM user_requests ORDER BY start_time")["start_time"]
+    looked_s = len(looks) * looks_apart_ms(looks) / 1000
+    if starts.empty or not looked_s:
         raise NotMeasured(
             "no requests", hint="requests beside the sessions: perfnb record --dsn DSN --listen PORT --app URL"
         )
-    arrival = float(requests) / seconds
+    span_s = float(starts.iloc[-1] - starts.iloc[0]) / 1e9
     in_use, known = float(looks["busy"].mean()), limits(recording)
-    hold_ms = in_use / arrival * 1000
+    done_per_s = len(starts) / looked_s
+    hold_ms = in_use / done_per_s * 1000
     return PoolDemand(
-        arrival_per_s=arrival,
+        arrival_per_s=(len(starts) - 1) / span_s if span_s else done_per_s,
         hold_ms=hold_ms,
-        sql_ms=min(hold_ms, _sql_ms(recording, looks, arrival)),
+        sql_ms=min(hold_ms, _sql_ms(recording, looks, len(starts))),
         in_use=in_use,
         in_use_peak=int(looks["busy"].max()),
         open_peak=int(looks["sessions"].max()),
@@ -212,11 +214,11 @@ def advice_for(
     )
 
 
-def _sql_ms(recording: Recording, looks: pd.DataFrame, arrival_per_s: float) -> float:
+def _sql_ms(recording: Recording, looks: pd.DataFrame, requests: int) -> float:
     try:
-        return database_time_ms(recording) / statement_seconds(recording) / arrival_per_s
-    except (NotMeasured, ZeroDivisionError):
-        return float(looks["active"].mean()) / arrival_per_s * 1000
+        return database_time_ms(recording) / requests
+    except NotMeasured:
+        return float(looks["active"].sum()) * looks_apart_ms(looks) / requests
 
 
 def _others(recording: Recording, looks: pd.DataFrame) -> int:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from perfnb.areas.database.connections import counted
+from perfnb.areas.database.connections import BY_FORCE, counted
 from perfnb.areas.database.refusals import CLOSED, refusals
 from perfnb.attribution import failed_requests, observed, prepare, request_count
 from perfnb.attribution.objects import objects
@@ -12,7 +12,7 @@ from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
 
-_FORCED = ("sessions_fatal", "sessions_killed", "sessions_abandoned")
+_FORCED = (*BY_FORCE, "sessions_abandoned")
 
 
 @check("stale-connections", area="database")

@@ -133,6 +133,11 @@ class TestNoConnectionPool:
         quiet(at(30))
         found(at(32))
 
+    def test_sessions_the_server_ended_by_force_do_not_count(self, tmp_path: Path) -> None:
+        samples = counter("sessions", [0, 15, 30, 45, 60]) + counter("connections", [3] * 5)
+        killed = counter("sessions_killed", [0, 10, 20, 30, 40])
+        quiet(self.answer(tmp_path, requests=asked(), samples=samples + killed))
+
     def test_other_databases_of_the_server_do_not_count(self, tmp_path: Path) -> None:
         samples = counter("sessions", [0, 90, 180, 270, 400], entity="database other") + counter("sessions", [5] * 5)
         assert "0 sessions" in quiet(self.answer(tmp_path, requests=asked(), samples=samples, catalog=[server()]))

@@ -134,6 +134,14 @@ def test_demand_is_measured_from_looks(tmp_path) -> None:  # type: ignore[no-unt
     assert advice.server_takes == 55
 
 
+def test_a_queue_that_drains_does_not_thin_the_arrivals(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """40 requests in the first 8 s wait for one connection that each holds for half a second."""
+    requests = [request(turn * 200, 500 + turn * 300) for turn in range(40)]
+    demand = pool_demand(recording(tmp_path, requests=requests, activity=looks(20, [1], "active")))
+    assert demand.arrival_per_s == pytest.approx(5)
+    assert demand.hold_ms == pytest.approx(500)
+
+
 def test_without_requests_there_is_no_demand(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(NotMeasured, match="requests"):
         pool_demand(recording(tmp_path, activity=looks(5, [1, 2])))
