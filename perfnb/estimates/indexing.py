@@ -62,7 +62,7 @@ def index(recording: Recording, *, statement: str | None, columns: str | None) -
     row = chosen(
         recording,
         statement,
-        lambda one: _candidate(recording, one, None) is not None,
+        lambda one: _lacks_one(recording, one),
         "reads a whole table by a filter without an index",
     )
     found = _candidate(recording, row, columns)
@@ -101,11 +101,16 @@ def index(recording: Recording, *, statement: str | None, columns: str | None) -
 
 def index_for(recording: Recording, queryid: str | None = None) -> tuple[str, Candidate]:
     """Return a statement (queryid) and the index it lacks; raises NotMeasured where none does."""
-    row = chosen(recording, queryid, lambda one: _candidate(recording, one, None) is not None, "lacks an index")
+    row = chosen(recording, queryid, lambda one: _lacks_one(recording, one), "lacks an index")
     found = _candidate(recording, row, None)
     if found is None:
         raise NotMeasured("the statement reads no large table whole by a filter", hint="name the index")
     return str(row["queryid"]), found
+
+
+def _lacks_one(recording: Recording, row: Any) -> bool:
+    """Tell whether a statement lacks an index; searches by distance are told apart: another kind of index serves them."""
+    return row["read"].distance is None and _candidate(recording, row, None) is not None
 
 
 def _candidate(recording: Recording, row: Any, columns: str | None) -> Candidate | None:

@@ -263,7 +263,7 @@ def _index_way(statements: Statements, findings: Iterable[Finding]) -> IndexWay:
     """Return the way with the index that a finding names, else the one that the statements lack."""
     for finding in findings:
         if finding.cause in change_named("index").causes and (ddl := _named(finding)):
-            return IndexWay(statements, ddl, _meant(statements, finding))
+            return IndexWay(statements, ddl, _meant(statements, ddl))
     try:
         queryid, candidate = index_for(statements.recording)
     except PerfnbError:
@@ -278,12 +278,19 @@ def _named(finding: Finding) -> str:
     return match[0].replace("CONCURRENTLY ", "") if match else ""
 
 
-def _meant(statements: Statements, finding: Finding) -> str | None:
-    """Return the listed statement (queryid) that a finding's first row is about."""
-    if finding.frame is None or "shape" not in finding.frame:
-        return None
-    rows = (row for row in statements.listed.values() if row["read"].shape == finding.frame["shape"].iloc[0])
-    return next((str(row["queryid"]) for row in rows), None)
+def _meant(statements: Statements, ddl: str) -> str | None:
+    """Return the listed statement (queryid) that an index is for: the first that filters or searches by its first key."""
+    target, _, keys = ddl.partition(" ON ")[2].partition("(")
+    table = target.partition(" USING ")[0].strip().rpartition(".")[2].strip('"')
+    for row in statements.listed.values():
+        read = row["read"]
+        used = [*read.filters, *([read.distance] if read.distance else [])]
+        if any(
+            each.table.rpartition(".")[2] == table and re.search(rf"\b{re.escape(each.column)}\b", keys)
+            for each in used
+        ):
+            return str(row["queryid"])
+    return None
 
 
 def require_dsn(dsn: str | None) -> str:

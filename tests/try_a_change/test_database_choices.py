@@ -20,7 +20,6 @@ from perfnb.finding import Finding
 from perfnb.incident import Incident
 from perfnb.objectives import Objectives
 from perfnb.recording import Recording
-from perfnb.sql import parsed
 from perfnb.target import Target
 from perfnb.trials.database import NotConfirmed
 from perfnb.trials.shown import trials_of
@@ -50,6 +49,7 @@ def built(folder: Path, database: str) -> Recording:
     rows = [
         *statement(BY_SESSION, "1", calls=100, ms=20, shared_blocks_hit=60_000),
         *statement(SORT, "2", calls=5, ms=100, temp_blocks_written=5000),
+        *statement("SELECT * FROM notes WHERE lower(author) = $1", "3", calls=1, ms=1),
     ]
     return recording(folder, statements=[row | {"database": database} for row in rows], catalog=CATALOG)
 
@@ -85,8 +85,8 @@ def test_the_remedy_of_what_was_found_is_chosen_with_its_index_and_statement(pan
 @pytest.mark.parametrize(
     ("cause", "frame", "remedy", "index", "place"),
     [
-        ("missing-index", {"ddl": ['CREATE INDEX CONCURRENTLY ON "S"."T" (lower(a));'], "shape": [parsed(SORT).shape]}, "x",
-         'CREATE INDEX ON "S"."T" (lower(a))', 2),
+        ("missing-index", {"ddl": ['CREATE INDEX CONCURRENTLY ON "public"."notes" (lower("author"));']}, "x",
+         'CREATE INDEX ON "public"."notes" (lower("author"))', 3),
         ("vector-index-missing", None, "CREATE INDEX CONCURRENTLY ON public.d USING hnsw ((e::halfvec(3000)) halfvec_l2_ops), and search",
          "CREATE INDEX ON public.d USING hnsw ((e::halfvec(3000)) halfvec_l2_ops)", 1),
         ("missing-index", None, "look at it", "CREATE INDEX ON public.messages (session_id)", 1),
