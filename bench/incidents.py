@@ -1,10 +1,11 @@
 """Stage every fault and the healthy app: is the cause named first, and is the healthy app clear?
 
-    python bench/incidents.py [--area slow] [--only CAUSE …] [--app demo|plain] [--evidence traces|front|probe]
+    python bench/incidents.py [--area slow] [--only CAUSE …] [--app demo|plain|shop] [--evidence traces|front|probe]
                               [--format json] [--readme]
 
 ``--app plain`` stages what can be staged in an app written another way, without OpenTelemetry and without a database
-(tests/planted/plain_app.py).
+(tests/planted/plain_app.py); ``--app shop`` in one with threads and SQLAlchemy on a database of its own
+(tests/planted/shop_app.py).
 
 Each incident is staged for real: demo stack, proxy and sources, a recording, all checks of all areas. ``rank`` is the
 cause's place among the findings of its own area, as a part of the wait and a part of the dollars can't be compared.
@@ -105,6 +106,10 @@ def _app(name: str) -> tuple[StagedApp, tuple[str, ...]]:
     if name == "demo":
         return DEMO_APP, tuple(FAULTS)
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    if name == "shop":
+        from planted import shop_stack
+
+        return StagedApp(shop_stack.start_shop, "/up", shop_stack.USERS, fill=shop_stack.fill), shop_stack.CAUSES
     from planted.plain_stack import CAUSES, USERS, start_plain_app
 
     app = StagedApp(
@@ -120,7 +125,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--area", help="one area only")
     parser.add_argument("--only", nargs="+", metavar="CAUSE", help="these causes only, and the healthy app")
-    parser.add_argument("--app", default="demo", choices=("demo", "plain"))
+    parser.add_argument("--app", default="demo", choices=("demo", "plain", "shop"))
     parser.add_argument("--evidence", default="traces", choices=("traces", "front", "probe"))
     parser.add_argument("--seconds", type=float, default=20, help="length of each recording")
     parser.add_argument("--jobs", type=int, default=1, help="incidents staged at once")

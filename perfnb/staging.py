@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,13 +47,15 @@ class StagedApp:
 
     ``start(stack, environment)`` returns its URL; ``environment`` is what :meth:`Recorder.environment` gave.
     ``health`` is a path that costs nothing, ``users`` are habits of :class:`perfnb.demo.workload.Habits`, ``knob`` says
-    where its settings are (``[knob.NAME]`` of ``perfnb.toml``, with ``{url}`` for its own address).
+    where its settings are (``[knob.NAME]`` of ``perfnb.toml``, with ``{url}`` for its own address). ``fill(stack, dsn)``
+    makes its database, where that is not the demo's.
     """
 
     start: Callable[[Stack, Mapping[str, str]], str]
     health: str
     users: Mapping[str, Any] = field(default_factory=dict)
     needs_postgres: bool = True
+    fill: Callable[[Stack, str], None] | None = None
     knob: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -101,7 +104,8 @@ def staged(
         demo = stack.enter_context(Stack(logs or path.parent / "logs", faults=faults, time_scale=time_scale, seed=seed))
         tell("starting the simulated provider" + (" and Postgres" if app.needs_postgres else ""))
         upstream = demo.start_provider()
-        dsn = demo.start_postgres() if app.needs_postgres else None
+        fill = partial(app.fill, demo) if app.fill else None
+        dsn = demo.start_postgres(fill) if app.needs_postgres else None
         billed = demo.bill()["models"]
         target = Target(upstream=upstream, otlp=evidence == "traces", dsn=dsn)
         recorder = stack.enter_context(Recorder(target, path, content=content, simulated=True, tell=tell))

@@ -82,11 +82,18 @@ class Stack:
         options = ["--to", address, "--way", json.dumps(scaled(way, self._time_scale)), "--seed", str(self._seed)]
         return self._serve("network", [sys.executable, "-m", "perfnb.demo.network", *options])[1]
 
-    def start_postgres(self) -> str:
-        """Start Postgres with the corpus and some past conversations in it; returns its DSN."""
+    def start_postgres(self, fill: Callable[[str], None] | None = None) -> str:
+        """Start Postgres with the corpus and some past conversations in it; returns its DSN.
+
+        For an app of another kind ``fill`` makes what it needs, faults of its own included.
+        """
+        server = Postgres(self.out / "postgres.log", settings=self._database.get("settings"))
+        if fill is not None:
+            self._dsn = self._stack.enter_context(server).dsn
+            fill(self._dsn)
+            return self._dsn
         with ThreadPoolExecutor(1) as beside:
             filling = beside.submit(corpus.embedded, f"{self._provider_root}/v1")
-            server = Postgres(self.out / "postgres.log", settings=self._database.get("settings"))
             self._dsn = self._stack.enter_context(server).dsn
             corpus.fill(self._dsn, filling.result())
         self.add_conversations(1, SESSIONS)

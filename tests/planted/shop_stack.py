@@ -2,6 +2,7 @@
 
 import random
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
@@ -79,12 +80,12 @@ STATES: dict[str, tuple[str, ...]] = {
     "n-plus-one": (),
 }  # fmt: skip
 
-CAUSES = (*sorted(HABITS | set(STATES)),)
+CAUSES = tuple(sorted(HABITS | set(STATES) | {"stale-connections"}))
 """What can be staged with it."""
 
 
-def fill(dsn: str, cause: str = "") -> None:
-    """Make the shop's tables and rows, then what belongs to ``cause``."""
+def fill(stack: Stack, dsn: str) -> None:
+    """Make the shop's tables and rows, then what belongs to the stack's faults."""
     rng = random.Random(7)
     words = [
         "garden",
@@ -109,15 +110,16 @@ def fill(dsn: str, cause: str = "") -> None:
                 copy.write_row((f"{title} {number}", f"A story of {title}. " * 4, str(vector)))
         connection.execute(ROWS)
         connection.execute(INDEXES)
-    database.change(dsn, ["VACUUM ANALYZE", *STATES.get(cause, ())])
+    states = [statement for fault in stack.faults for statement in STATES.get(fault.cause, ())]
+    database.change(dsn, ["VACUUM ANALYZE", *states])
 
 
-def start_shop(stack: Stack, openai_base_url: str, dsn: str) -> str:
-    """Start the shop with the stack's faults on its database and return its URL; health is at ``/up``."""
-    environment = {
-        "OPENAI_BASE_URL": openai_base_url,
+def start_shop(stack: Stack, environment: Mapping[str, str]) -> str:
+    """Start the shop with the stack's faults and return its URL; health is at ``/up``, questions go to ``/ask``."""
+    given = {
+        "OPENAI_BASE_URL": environment["OPENAI_BASE_URL"],
         "OPENAI_API_KEY": "simulated",
-        "DATABASE_URL": dsn,
+        "DATABASE_URL": stack.dsn,
         "HABIT": ",".join(fault.cause for fault in stack.faults),
     }
-    return stack.start_command([sys.executable, str(Path(__file__).with_name("shop_app.py"))], environment)
+    return stack.start_command([sys.executable, str(Path(__file__).with_name("shop_app.py"))], given)
