@@ -26,6 +26,9 @@ LOOP_PAUSE_MS = 250
 # Spans are exact. Counters are, but for other clients, where requests came one at a time; else an average.
 BY_TRACE, ONE_AT_A_TIME, BY_COUNTS = 1.0, 0.8, 0.5
 
+# A statement that ran in so many intervals without requests runs by itself.
+STEADY_FROM = 3
+
 # Requests and calls of an interval between snapshots go together, as far as whole seconds of snapshots can show.
 ALONE = 0.95
 
@@ -222,18 +225,19 @@ def _by_counts(recording: Recording) -> pd.DataFrame:
 
 
 def _worked(deltas: pd.DataFrame, idle: pd.DataFrame) -> pd.DataFrame:
-    """Return deltas of work, less what the same statement does each second while there are no requests."""
+    """Return deltas of work, less what the same statement does each second while there are no requests.
+
+    Only what ran in most of several such intervals: a single run may be the app's start, or the end of a request.
+    """
     shapes = [shape_of(query) for query in deltas["query"]]
     deltas = deltas.assign(shape=[s.key for s in shapes], kind=[s.kind for s in shapes])
     deltas = deltas[pd.Series([shape.is_work for shape in shapes], deltas.index, dtype=bool)]
-    quiet = deltas[deltas["time"].isin(idle["time"])]
-    idle_seconds = float((idle["time"] - idle["before_time"]).sum()) / 1e9
-    busy = deltas[~deltas["time"].isin(idle["time"])]
-    if quiet.empty or idle_seconds < 1:
-        return busy
-    seconds = (busy["time"] - busy["before_time"]) / 1e9
-    rates = quiet.groupby("shape")[["calls", "ms"]].sum() / idle_seconds
+    quiet, busy = deltas[deltas["time"].isin(idle["time"])], deltas[~deltas["time"].isin(idle["time"])]
+    groups = quiet.groupby("shape")
+    steady = groups["time"].nunique() >= max(STEADY_FROM, len(idle) / 2)
+    rates = groups[["calls", "ms"]].sum()[steady] / (float((idle["time"] - idle["before_time"]).sum()) / 1e9 or 1.0)
     ground = rates.reindex(busy["shape"]).fillna(0.0).set_index(busy.index)
+    seconds = (busy["time"] - busy["before_time"]) / 1e9
     return busy.assign(
         calls=(busy["calls"] - ground["calls"] * seconds).clip(lower=0),
         ms=(busy["ms"] - ground["ms"] * seconds).clip(lower=0),

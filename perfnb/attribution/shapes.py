@@ -27,7 +27,7 @@ _PING = re.compile(
 )
 _ABOUT_THE_SESSION = re.compile(
     r"^select\s+(?:pg_catalog\.)?(?:version|current_schemas?|current_database|current_setting|set_config|current_user|"
-    r"session_user|pg_is_in_recovery|pg_backend_pid|pg_is_wal_replay_paused|inet_server_addr)\b(?!.*\bfrom\b)",
+    r"session_user|pg_stat_\w+|pg_is_in_recovery|pg_backend_pid|pg_is_wal_replay_paused|inet_server_addr)\b(?!.*\bfrom\b)",
     re.DOTALL,
 )
 _FROM = re.compile(r"\b(?:from|join)\s+(?:only\s+)?\"?([a-z_][\w$]*)")

@@ -51,14 +51,14 @@ def cache_over_time(recording: Recording) -> pd.DataFrame:
 
 @check("low-cache-hit-ratio", area="database")
 def low_cache_hit_ratio(
-    recording: Recording, objectives: Objectives, *, reads_per_s: float = 200, min_share: float = 0.1
+    recording: Recording, objectives: Objectives, *, reads_per_s: float = 200, min_share: float = 0.05
 ) -> Finding | Clear:
     """Blocks are read from outside shared buffers again and again, and statements wait for it (R61).
 
     Judged on what was read while observed: a ratio since the last reset hardly moves. Reading each block once is
     warming up, so more must be read than shared buffers hold or the database has. A read is not a disk's: the
     operating system may have had it, so it matters only by the time statements wait for it, from track_io_timing or
-    from sessions that were seen to wait for I/O.
+    from sessions that were seen to wait for I/O. The share is of the blocks asked for.
 
     Source: C15; PostgreSQL manual, pg_stat_database (blks_read, blk_read_time)
     """
@@ -83,9 +83,9 @@ def low_cache_hit_ratio(
         return Clear(f"{said}; {how}")
     return Finding(
         title=f"{1 - ratio:.0%} of the blocks come from outside shared buffers, {worst['reads_per_s']:.0f} a second",
-        severity=severity(1 + (float(target.value) - ratio) * 5, waited),
-        share=min(1.0, waited),
-        symptom="database time",
+        severity=severity((1 - ratio) / (1 - float(target.value)) / 2, 1 - ratio),
+        share=1 - ratio,
+        symptom="block reads",
         evidence=(
             f"{said} in {worst['seconds']:.0f} s; objective {target.value:.0%} (C15)",
             how,

@@ -8,8 +8,8 @@ from perfnb.areas.database.loops import N_PLUS_ONE, PER_ID, repeated
 from perfnb.areas.database.workload import brief, felt_severity
 from perfnb.attribution.queries import LOOP_FROM, calls_per_request
 from perfnb.checklist import check
-from perfnb.finding import Clear, Estimate, Finding
-from perfnb.objectives import Objectives
+from perfnb.finding import Clear, Estimate, Finding, Severity
+from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
 
 
@@ -60,7 +60,7 @@ def _named(
     share = float(min(1.0, found["share"].sum()))
     return Finding(
         title=f"A request reads {first['table']} by {first['column']} {first['turns']:.0f} times, one row after another",
-        severity=felt_severity(first["turns"] / LOOP_FROM * 1.1, share, first["share_of_wait"]),
+        severity=_severity(first, share),
         share=share,
         symptom="database time",
         evidence=tuple(_evidence(first, cause)),
@@ -70,6 +70,14 @@ def _named(
         frame=_shown(found),
         figure="statements_per_request",
         exemplars=tuple(first["exemplars"])[:3],
+    )
+
+
+def _severity(first: pd.Series, share: float) -> Severity:
+    """Counters hold no round trips, so how much users feel of a loop is known by traces alone."""
+    miss = first["turns"] / LOOP_FROM * 1.1
+    return (
+        felt_severity(miss, share, first["share_of_wait"]) if first["certainty"] == 1 else severity(min(miss, 5), share)
     )
 
 
@@ -101,9 +109,12 @@ def _evidence(first: Mapping[str, object] | pd.Series, cause: str) -> list[str]:
         said.append(f"before it: {brief(str(first['parent']))}; {first['gives']}")
     else:
         said.append(f"no statement before it gives the ids; if one did that was not seen, it is {other}")
-    said.append(
-        f"{first['share']:.0%} of what requests spend on the database, {first['share_of_wait']:.0%} of the users' wait"
-    )
+    if first["certainty"] == 1:
+        said.append(
+            f"{first['share']:.0%} of what requests spend on the database, {first['share_of_wait']:.0%} of the users' wait"
+        )
+    else:
+        said.append(f"{first['share']:.0%} of the statements' time on the server; the round trips come on top")
     return said
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statement_rows import Counted, catalog, counted, key, query_span, requests, snapshots, traced
 
-from perfnb.areas.database.relations import Relations, relations
 from perfnb.areas.database.loops import N_PLUS_ONE, PER_ID, Before, id_filter, origin_of, repeated
+from perfnb.areas.database.relations import Relations, relations
 from perfnb.attribution.objects import require_objects
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
