@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from perfnb.tuner.engines.base import NO_INDEX, Engine, Filter, Question
-from perfnb.tuner.intervals import reaches
+from perfnb.tuner.intervals import mean, reaches
 from perfnb.tuner.measuring import Ended, Measuring, OverBudget, Pace
-from perfnb.tuner.race import FIRST_LOOK, can_prove, cheapest
+from perfnb.tuner.race import FIRST_LOOK, HOPE_Z, can_prove, cheapest
 from perfnb.tuner.setting import EXACT, Family, Setting
 from perfnb.tuner.tuning import Pick, Point, Where
 
@@ -131,26 +131,30 @@ class Choosing:
             place, _ = cheapest(family, self._target, self._measuring.recalls, self._split.choosing)
         except OverBudget:
             proves = False
-            place = self._place_by_mean(family)
+            place = self._likely_place(family)
             self._notes.append(
-                f"{self._where.filter}, {family.name}: a third of the full grid's searches was used up, so the mean decided"
+                f"{self._where.filter}, {family.name}: a third of the full grid's searches was used up, so what is likely decided"
             )
         if place == len(family):
             return self._unproven(family)
         return Finalist(family, place, proves)
 
     def _unproven(self, family: Family) -> Finalist | None:
-        """Return the least value whose mean over all queries reaches the target though that is not proven."""
-        place = self._place_by_mean(family)
+        """Return the least value that is likely to reach the target though that is not proven."""
+        place = self._likely_place(family)
         return Finalist(family, place, False) if place < len(family) else None
 
-    def _place_by_mean(self, family: Family) -> int:
-        for place, setting in enumerate(family.settings()):
-            made = self._measuring.made.get(setting, {})
-            recalls = [each.recall for each in made.values() if each.recall is not None]
-            if len(recalls) >= FIRST_LOOK and reaches(recalls, self._target):
-                return place
-        return len(family)
+    def _likely_place(self, family: Family) -> int:
+        """Return the least value whose mean is a standard error above the target; else the least whose mean reaches it."""
+        known = {place: self._known(setting) for place, setting in enumerate(family.settings())}
+        enough = {place: recalls for place, recalls in known.items() if len(recalls) >= FIRST_LOOK}
+        likely = (place for place, recalls in enough.items() if mean(recalls, HOPE_Z).low >= self._target)
+        by_mean = (place for place, recalls in enough.items() if reaches(recalls, self._target))
+        return next(likely, next(by_mean, len(family)))
+
+    def _known(self, setting: Setting) -> list[float]:
+        made = self._measuring.made.get(setting, {})
+        return [each.recall for each in made.values() if each.recall is not None]
 
     def _measure_current(self) -> None:
         now = self._engine.current(self._measuring.limit)

@@ -26,13 +26,11 @@ def _drawn(frame: pd.DataFrame, filter_: str) -> Chart:
     rows = _combined(frame[frame["filter"] == filter_])
     has_latency = bool(rows["p50_ms"].notna().any())
     x, axis = (
-        ("p50_ms", "median latency (ms, each line is ten times the one before)")
-        if has_latency
-        else ("value", "setting")
+        ("p50_ms", "median latency (ms, equal distances are equal factors)") if has_latency else ("value", "setting")
     )
     k, target, name = int(frame["k"].iloc[0]), float(frame["target"].iloc[0]), frame["name"].iloc[0]
     figure = canvas(f"{label(name)}, {label(filter_)}: {_said(rows)}", axis, f"recall@{k}, mean over queries")
-    figure.update_xaxes(type="log", dtick=1 if has_latency else None)
+    figure.update_xaxes(type="log", dtick="D2")
     for place, (way, points) in enumerate(rows.groupby("way", sort=False)):
         points = points.sort_values(x)
         figure.add_scatter(

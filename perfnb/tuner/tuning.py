@@ -194,7 +194,7 @@ class Tuning:
             if self.pick
             else self.ended
         )
-        return f"{self.described['name']}: {found} for a recall of {self.target:.0%}"
+        return f"{self.described['name']}: {found} for a recall of {self.target:g}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON takes it; it is the body of a ``tuning`` event."""
