@@ -75,11 +75,11 @@ def plan_html(plan: Plan, title: str) -> Markup:
 def plan_text(plan: Plan, title: str) -> str:
     """Return the tree of ``plan`` as lines of text: the same facts."""
     shown = steps(plan)
-    lines = [f"{title}: {', '.join(facts(plan))}", f"{_measure(plan):>16}  {'rows':>14}  {'expected':>14}  step"]
+    lines = [f"{title}: {', '.join(facts(plan))}", f"{_measure(plan):>20}  {'rows':>14}  {'expected':>14}  step"]
     for step in shown[:MOST_STEPS]:
-        amount = f"{step.amount} {wording.percent(step.share):>5}" if step.amount else ""
-        lines.append(f"{amount:>16}  {step.rows:>14}  {step.expected:>14}  {step.tree}{_headed(step)}")
-        lines += [f"{'':>50}{step.below}▲ {words}" for words in step.warnings]
+        amount = f"{step.amount} {wording.percent(step.share):>9}" if step.amount else ""
+        lines.append(f"{amount:>20}  {step.rows:>14}  {step.expected:>14}  {step.tree}{_headed(step)}")
+        lines += [f"{'':>54}{step.below}▲ {words}" for words in step.warnings]
     if len(shown) > MOST_STEPS:
         lines.append(f"… {wording.counted(len(shown) - MOST_STEPS, 'more step')} not shown")
     return "\n".join(lines) + "\n"
