@@ -139,7 +139,7 @@ def table_bloat(
         remedy="\n".join(_cleared(found, times_due)),
         effort="low",
         frame=found[_SHOWN].head(50),
-        figure="dead_rows",
+        figure="table_sizes",
     )  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def autovacuum_disabled(
         remedy="Give them back, and clear up once:\n" + "\n".join(_given_back(found, switched_off, uncounted)),
         effort="low",
         frame=found[_SHOWN].head(50),
-        figure="dead_rows",
+        figure="table_sizes",
     )  # fmt: skip
 
 
@@ -298,7 +298,6 @@ def wraparound_risk(
         + "\n".join(vacuum(name, freeze=True) for name in oldest["name"].head(6)),
         effort="medium",
         frame=frame.head(50),
-        figure="transaction_ages",
     )  # fmt: skip
 
 

@@ -262,7 +262,6 @@ def missing_index(
         effort="low",
         estimate=_estimate(worst),
         frame=found.drop(columns=["shape"]).head(50),
-        figure="suggested_indexes",
     )  # fmt: skip
 
 
