@@ -216,7 +216,7 @@ HTTP_REQUESTS = Table(
 SAMPLES = Table(
     "samples",
     "one value of one metric",
-    "process, postgres, prometheus, otlp, proxy",
+    "process, postgres, pgbouncer, prometheus, otlp, proxy",
     "time",
     (
         _time("time", "when it was read"),
