@@ -10,7 +10,7 @@ from perfnb.areas.database.sessions import HOW_TO_SEE_SESSIONS, looks_apart_ms, 
 from perfnb.attribution import observed, prepare
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
-from perfnb.finding import Clear, Effort, Finding
+from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
 
@@ -174,14 +174,11 @@ def connection_held_during_model_call(
         evidence=(*(_seen(recording, held, found) if by_time else ()), *_traced(traced), *_needed(recording)),
         remedy="Read what the prompt needs, end the transaction and give the connection back before the model is asked; take "
         "another to store the answer. Set idle_in_transaction_session_timeout as a guard. Enlarging the pool comes after.",
-        effort=_EFFORT,
+        effort="medium",
         frame=held.head(50) if by_time else traced.head(50),
         figure="connections_over_time",
         exemplars=tuple(calls["request_id"].dropna().unique()[:3]),
     )  # fmt: skip
-
-
-_EFFORT: Effort = "medium"
 
 
 def _clear(recording: Recording, found: Match, traced: pd.DataFrame, sees_sessions: bool) -> Clear:
