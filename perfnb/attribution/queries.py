@@ -34,7 +34,7 @@ ALONE = 0.95
 
 _SEEN = """
 CREATE OR REPLACE TEMP TABLE query_spans AS
-SELECT s.trace_id, s.span_id, s.parent_span_id, s.name, s.statement, t.shape, t.kind, s.start_time, s.duration_ms,
+SELECT s.trace_id, s.span_id, s.parent_span_id, s.name, s.statement, t.shape, t.shape_number, t.kind, s.start_time, s.duration_ms,
        s.start_time + CAST(coalesce(s.duration_ms, 0) * 1e6 AS BIGINT) AS end_time
 FROM observed_spans s JOIN span_statements t USING (statement)
 WHERE t.is_work AND s.operation IN ('database', 'retrieval')
@@ -58,41 +58,52 @@ _SEEN_TWICE = (
     """,
 )
 
+# Of several requests in one trace, a statement is of the one that began last before it.
 _OWNED = """
 CREATE OR REPLACE TEMP TABLE owned_queries AS
-SELECT * EXCLUDE (place) FROM (
-    SELECT q.*, r.request_id, r.route, (q.start_time - r.start_time) / 1e6 AS start_ms,
-           row_number() OVER (PARTITION BY q.trace_id, q.span_id
-                              ORDER BY q.start_time < r.start_time, abs(q.start_time - r.start_time)) AS place
-    FROM query_spans q JOIN user_requests r USING (trace_id))
+WITH asked AS (
+    SELECT request_id, route, trace_id, start_time, row_number() OVER (ORDER BY start_time, request_id) AS request_number,
+           count(*) OVER (PARTITION BY trace_id) AS rivals FROM user_requests WHERE trace_id IS NOT NULL
+),
+pairs AS (
+    SELECT q.*, r.request_id, r.request_number, r.route, r.rivals, r.start_time AS began,
+           (q.start_time - r.start_time) / 1e6 AS start_ms FROM query_spans q JOIN asked r USING (trace_id)
+)
+SELECT * EXCLUDE (rivals, began) FROM pairs WHERE rivals = 1
+UNION ALL BY NAME
+SELECT * EXCLUDE (rivals, began, place) FROM (
+    SELECT *, row_number() OVER (PARTITION BY trace_id, span_id
+                                 ORDER BY start_time < began, abs(start_time - began)) AS place
+    FROM pairs WHERE rivals > 1)
 WHERE place = 1
 """
 
-# A turn ends with a model call: what an agent reads once a turn is no loop.
+# A turn ends with a model call: what an agent reads once a turn is no loop. Numbers sort faster than texts.
 _LOOPS = f"""
 CREATE OR REPLACE TEMP TABLE request_queries AS
-WITH turns AS (
+WITH numbered AS (
+    SELECT trace_id, span_id, request_number AS request, shape_number AS kept, start_time, end_time FROM owned_queries
+),
+turns AS (
     SELECT * FROM (
-        SELECT *, count(*) FILTER (is_call) OVER (PARTITION BY request_id ORDER BY start_time, is_call DESC) AS turn
-        FROM (SELECT request_id, span_id, trace_id, start_time, false AS is_call FROM owned_queries
-              UNION ALL SELECT request_id, NULL, NULL, start_time, true FROM owned_calls WHERE request_id IS NOT NULL))
+        SELECT *, count(*) FILTER (is_call) OVER (PARTITION BY request ORDER BY start_time, is_call DESC) AS turn
+        FROM (SELECT *, false AS is_call FROM numbered
+              UNION ALL BY NAME SELECT n.request, c.start_time, true AS is_call FROM owned_calls c
+              JOIN (SELECT DISTINCT request_number AS request, request_id FROM owned_queries) n USING (request_id)))
     WHERE NOT is_call
 ),
 paused AS (
-    SELECT q.*, t.turn, (q.start_time - max(q.end_time) OVER (
-               PARTITION BY q.request_id, q.shape, t.turn ORDER BY q.start_time, q.span_id
-               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) / 1e6 AS pause_ms
-    FROM owned_queries q JOIN turns t ON t.trace_id = q.trace_id AND t.span_id = q.span_id
+    SELECT *, (start_time - max(end_time) OVER (PARTITION BY request, kept, turn ORDER BY start_time
+               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) / 1e6 AS pause_ms FROM turns
 ),
 runs AS (
-    SELECT *, count(*) FILTER (pause_ms IS NULL OR pause_ms > {LOOP_PAUSE_MS}) OVER (
-                  PARTITION BY request_id, shape ORDER BY start_time, span_id) AS run
-    FROM paused
+    SELECT *, count(*) FILTER (pause_ms IS NULL OR pause_ms > {LOOP_PAUSE_MS})
+                  OVER (PARTITION BY request, kept ORDER BY start_time, turn) AS run FROM paused
 ),
-counted AS (SELECT *, count(*) OVER (PARTITION BY request_id, shape, run) AS repeats FROM runs)
-SELECT request_id, route, trace_id, span_id, shape, kind, statement, start_time, start_ms, duration_ms, pause_ms, turn,
-       run, repeats, repeats >= {LOOP_FROM} AS is_in_loop
-FROM counted
+lengths AS (SELECT request, kept, run, count(*) AS repeats FROM runs GROUP BY request, kept, run)
+SELECT q.request_id, q.route, q.trace_id, q.span_id, q.shape, q.kind, q.statement, q.start_time, q.start_ms, q.duration_ms,
+       r.pause_ms, r.turn, r.run, l.repeats, l.repeats >= {LOOP_FROM} AS is_in_loop
+FROM owned_queries q JOIN runs r USING (trace_id, span_id) JOIN lengths l USING (request, kept, run)
 """
 
 
@@ -128,6 +139,7 @@ def _shapes(texts: pd.Series) -> pd.DataFrame:
         {
             "statement": pd.Series(list(texts), dtype="object"),
             "shape": pd.Series([shape.key for shape in shapes], dtype="object"),
+            "shape_number": pd.factorize(pd.Series([shape.key for shape in shapes], dtype="object"))[0],
             "kind": pd.Series([shape.kind for shape in shapes], dtype="object"),
             "is_work": pd.Series([shape.is_work for shape in shapes], dtype="bool"),
         }
