@@ -4,7 +4,7 @@ Steps correspond where they do the same kind of thing (scan, join, sort …) to 
 Seq Scan on tickets and an Index Scan on tickets are both how tickets is read.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,7 +53,9 @@ class Comparison:
 def compare(before: Plan, after: Plan) -> Comparison:
     """Return ``before`` and ``after`` with corresponding steps matched and the changes in words."""
     pairs = _pairs(before, after)
-    told = [*_whole(before, after), *(words for pair in pairs if (words := _step(pair))), *_troubles(before, after)]
+    steps = Counter(words for pair in pairs if (words := _step(pair)))
+    counted = [words if times == 1 else f"{words} ({times} of them)" for words, times in steps.items()]
+    told = [*_whole(before, after), *counted, *_troubles(before, after)]
     return Comparison(before, after, pairs, tuple(told) or ("nothing changed but the figures of single steps",))
 
 

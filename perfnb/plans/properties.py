@@ -20,7 +20,7 @@ def add_property(fields: Fields, name: str, value: str) -> None:
     elif name in _LISTS:
         fields[name] = _items(value)
     else:
-        fields[name] = _plain(value)
+        fields[name] = plain(value)
 
 
 def add_worker_line(fields: Fields, number: int, words: str) -> None:
@@ -35,7 +35,7 @@ def add_worker_line(fields: Fields, number: int, words: str) -> None:
         workers.append(worker)
     if found := re.match(r"actual (?:time=([0-9.]+)\.\.([0-9.]+) )?rows=([0-9.]+) loops=([0-9]+)", words):
         names = ("Actual Startup Time", "Actual Total Time", "Actual Rows", "Actual Loops")
-        worker |= {name: _plain(each) for name, each in zip(names, found.groups(), strict=True) if each is not None}
+        worker |= {name: plain(each) for name, each in zip(names, found.groups(), strict=True) if each is not None}
     elif ":" in words:
         name, _, value = words.partition(":")
         add_property(worker, name, value.strip())
@@ -85,7 +85,7 @@ def _buckets(fields: Fields, name: str, value: str) -> None:
         r"(\d+)(?: \(originally (\d+)\))?\s+Batches: (\d+)(?: \(originally (\d+)\))?\s+Memory Usage: (\d+)kB", value
     )
     if found is None:
-        fields[name] = _plain(value)
+        fields[name] = plain(value)
         return
     buckets, before, batches, batches_before, memory = found.groups()
     fields |= {
@@ -156,7 +156,7 @@ def _leading(value: str) -> int:
     return int(found[0]) if found else 0
 
 
-def _plain(value: str) -> Any:
+def plain(value: str) -> Any:
     """Return a number or flag as such, everything else as text."""
     if value in ("true", "false"):
         return value == "true"

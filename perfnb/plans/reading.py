@@ -12,6 +12,7 @@ from perfnb.errors import WrongUse
 from perfnb.plans.building import plan_of
 from perfnb.plans.pasted import plan_lines
 from perfnb.plans.plan import Plan
+from perfnb.plans.properties import plain
 from perfnb.plans.text import documents, looks_like_text
 
 LONGEST = 64 * 2**20
@@ -110,7 +111,7 @@ def _xml(body: str) -> list[Any]:
 def _of_element(element: ElementTree.Element) -> Any:
     """Return an element as JSON has it: items as lists, other children as fields, the rest as text or number."""
     if not len(element):
-        return "" if element.text is None else element.text.strip()
+        return plain((element.text or "").strip())
     if all(child.tag in ("Item", "Plan", "Worker", "Trigger", "Group") for child in element) and element.tag != "Query":
         return [_of_element(child) for child in element]
     found: dict[str, Any] = {}

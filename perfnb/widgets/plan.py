@@ -4,17 +4,16 @@ Everything is said in words and by position as well as by colour; there is no sc
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from perfnb.plans import Comparison, Node, Plan, warnings
+from perfnb.plans import Comparison, Node, Plan, misestimates, warnings
 from perfnb.widgets import wording
 from perfnb.widgets.html import Piece, render
 
 MOST_STEPS = 300
 MOST_CONDITION = 240
-NOTEWORTHY_FACTOR = 10
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,12 @@ def steps(plan: Plan) -> list[Step]:
     """Return every step of ``plan``, as printed, with its share of the own time (or cost) of all."""
     own = _own(plan)
     everything = sum(own.values())
-    told = warnings(plan)
+    told, blamed = warnings(plan), {each.node.number for each in misestimates(plan)}
     made = []
     for node, tree, below in _drawn(plan.root):
         share = own[node.number] / everything if everything else 0.0
-        made.append(_step(node, tree, below, share, _amount(plan, own[node.number]), told.get(node.number, ())))
+        step = _step(node, tree, below, share, _amount(plan, own[node.number]), told.get(node.number, ()))
+        made.append(replace(step, off=_off(node)) if node.number in blamed else step)
     return made
 
 
@@ -145,7 +145,7 @@ def _step(node: Node, tree: str, below: str, share: float, amount: str, told: tu
         amount=amount,
         rows="" if each is None else _rows(each, node.executions),
         expected="" if node.rows_estimated is None else wording.number(round(node.rows_estimated)),
-        off=_off(node),
+        off="",
         blocks=wording.number(node.own_blocks.touched) if node.own_blocks.touched else "",
         details=(*conditions, *removed),
         warnings=told,
@@ -159,10 +159,8 @@ def _rows(each: float, executions: float | None) -> str:
 
 
 def _off(node: Node) -> str:
-    """Return by how much an estimate is off where that is worth a look; the warnings say whom to blame."""
-    factor = node.factor
-    if factor is None or node.was_executed is False or 1 / NOTEWORTHY_FACTOR < factor < NOTEWORTHY_FACTOR:
-        return ""
+    """Return by how much the estimate of a node that is to blame is off."""
+    factor = node.factor or 1.0
     return f"{factor:,.0f}× more" if factor > 1 else f"{1 / factor:,.0f}× fewer"
 
 
