@@ -34,6 +34,7 @@ def documents(rows: int) -> tuple[str, ...]:
 HNSW = "CREATE INDEX documents_embedding ON documents USING hnsw (embedding vector_cosine_ops)"
 RARE_LANGUAGE = """UPDATE documents SET about = '{"language": "de"}' WHERE id % 100 <> 0"""
 
+# What is read besides may well be what a request waits for most: the stage it stands in is then named with reason.
 FAULTS = (
     Fault(
         "no-connection-pool",
@@ -120,13 +121,14 @@ FAULTS = (
         "Each question is looked for in the text of all messages ever written.",
         app={"records": "words"},
         database={"sql": past(300_000)},
-        consequences=("missing-index",),
+        consequences=("missing-index", "dominant-stage"),
     ),
     Fault(
         "frequent-statement",
         "database",
         "Sixty places in the code look at the table of flags for each question.",
         app={"records": "flags"},
+        consequences=("dominant-stage",),
     ),
     Fault(
         "unstable-statement",
@@ -141,7 +143,7 @@ FAULTS = (
                 "VACUUM ANALYZE messages",
             )
         },
-        consequences=("slow-statement",),
+        consequences=("slow-statement", "dominant-stage"),
     ),
     Fault(
         "n-plus-one",
@@ -149,12 +151,14 @@ FAULTS = (
         "Of each of a customer's last forty messages the rating is read by itself.",
         app={"records": "ratings"},
         database={"sql": ("INSERT INTO ratings SELECT id, 1 + id % 5 FROM messages", "ANALYZE ratings")},
+        consequences=("dominant-stage",),
     ),
     Fault(
         "per-id-queries",
         "database",
-        "Each of forty passages that were found is read again, one by one, by its number.",
-        app={"records": "passages", "candidates": 40},
+        "Each of thirty passages that were found is read again, one by one, by its number.",
+        app={"records": "passages", "candidates": 30},
+        consequences=("dominant-stage",),
     ),
     Fault(
         "over-fetching",
@@ -168,7 +172,7 @@ FAULTS = (
                 "VACUUM ANALYZE messages",
             )
         },
-        consequences=("slow-statement",),
+        consequences=("slow-statement", "dominant-stage"),
     ),
     Fault(
         "stale-statistics",
@@ -188,7 +192,7 @@ FAULTS = (
                 "INSERT INTO archive SELECT id, CASE id % 3 WHEN 1 THEN 'other' ELSE 'install' END FROM messages",
             ),
         },
-        consequences=("slow-statement",),
+        consequences=("slow-statement", "dominant-stage"),
     ),
     Fault(
         "low-cache-hit-ratio",
@@ -196,7 +200,7 @@ FAULTS = (
         "Two megabytes of shared buffers stand before messages that are read from end to end again and again.",
         app={"records": "words"},
         database={"settings": {"shared_buffers": "2MB"}, "sql": past(200_000)},
-        consequences=("slow-statement", "missing-index"),
+        consequences=("slow-statement", "missing-index", "dominant-stage"),
     ),
     Fault(
         "table-bloat",
@@ -267,6 +271,7 @@ FAULTS = (
                 "VACUUM ANALYZE sessions",
             )
         },
+        consequences=("dominant-stage",),
     ),
     Fault(
         "connection-held-during-model-call",
@@ -280,7 +285,7 @@ FAULTS = (
         "All messages are sorted for one line of a ranking, with four megabytes of memory.",
         app={"records": "ranking"},
         database={"sql": past(100_000)},
-        consequences=("slow-statement", "missing-index"),
+        consequences=("slow-statement", "missing-index", "dominant-stage"),
     ),
     Fault(
         "vector-index-missing",
