@@ -392,7 +392,7 @@ EVENTS = Table(
     "time",
     (
         _time("time", "when it happened"),
-        _text("kind", "note, finding, knob, trial, alert, mark, source"),
+        _text("kind", "note, finding, knob, trial, tuning, alert, mark, source"),
         _text("title", "one line"),
         _json("body", "details"),
     ),
