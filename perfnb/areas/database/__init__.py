@@ -20,6 +20,7 @@ from perfnb.areas.database import (
     vector_filters,
     vector_parameters,
     vector_resources,
+    vector_results,
     vector_traffic,
     vectors,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "vector_filters",
     "vector_parameters",
     "vector_resources",
+    "vector_results",
     "vector_traffic",
     "vectors",
 ]

@@ -93,7 +93,6 @@ def unbatched_embeddings(
         effort="low",
         estimate=Estimate("request_duration_ms", took, took - saved, took - saved * 0.6, ("of requests that store documents; a batch of 32 takes two to ten times as long as one text",)),
         frame=many.drop(columns="call_ids").head(50),
-        figure="embeddings",
         exemplars=tuple(many.nlargest(3, "calls")["request_id"].dropna()),
     )  # fmt: skip
 
@@ -205,5 +204,4 @@ def _cut(name: str, frame: pd.DataFrame, part: float, miss: float, how: str) -> 
         remedy=remedy,
         effort="medium",
         frame=per_request.agg(pieces="size", median_tokens="median").reset_index().head(20),
-        figure="chunks",
     )

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from perfnb.areas.database.store_spans import filtered_fields, store_spans
-from perfnb.areas.database.vector_searches import is_indexed, part_that_passes, setting, vector_searches
-from perfnb.areas.database.vector_stores import collections, how_to_see, pgvector_version, sees_stores
+from perfnb.areas.database.vector_searches import is_indexed, part_that_passes, vector_searches
+from perfnb.areas.database.vector_stores import collections, how_to_see, sees_stores
 from perfnb.areas.database.workload import brief
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
@@ -59,7 +59,7 @@ def unindexed_filter(
     Source: A22, C45, C46; pgvector's README (filtering); Qdrant's documentation (payload index)
     """
     from_rows = float(objectives["vector_index_rows"].value[0])
-    asked = _asked(recording)
+    asked = searches_or_none(recording)
     bare_ones = [tuple(bare_filters(recording, row)) for row in asked.to_dict("records")]
     asked["bare"] = pd.Series(bare_ones, asked.index, dtype="object")
     bare = asked[(asked["bare"].str.len() > 0) & (asked["rows"] >= from_rows) & (asked["mean_exec_time_ms"] >= min_ms)]
@@ -76,7 +76,8 @@ def unindexed_filter(
     )
 
 
-def _asked(recording: Recording) -> pd.DataFrame:
+def searches_or_none(recording: Recording) -> pd.DataFrame:
+    """Return vector searches of Postgres; none where only vector stores were seen; raises NotMeasured without both."""
     try:
         return vector_searches(recording)
     except NotMeasured:
@@ -103,7 +104,7 @@ def _bare(objectives: Objectives, bare: pd.DataFrame, share: float) -> Finding:
         frame=bare.assign(field=[_worded(each[0]) for each in bare["bare"]])[
             ["statement", "table", "field", "rows", "calls", "mean_exec_time_ms", "rows_per_call", "share"]
         ].head(20),
-        figure="vector_searches",
+        figure="statements_by",
     )
 
 
@@ -159,7 +160,6 @@ def _payload(recording: Recording, objectives: Objectives, stored: pd.DataFrame)
         remedy=_store_remedy(first),
         effort="low",
         frame=stored.head(20),
-        figure="vector_searches",
     )
 
 
@@ -168,125 +168,3 @@ def _store_remedy(row: pd.Series) -> str:
     if row["engine"] == "qdrant":
         return f"create_payload_index('{row['name']}', '{field}') with its type. Of an index that is there before the HNSW graph is built the graph makes use; after, have it rebuilt (set another m, or load anew)."
     return f"Give {field} a scalar index (INVERTED); of a JSON field, an index on its path, or a field of its own."
-
-
-@check("missing-results", area="database")
-def missing_results(
-    recording: Recording, objectives: Objectives, *, min_share: float = 0.1, least: int = 5
-) -> Finding | Clear:
-    """Vector searches return fewer rows than they ask for, without an error (R94).
-
-    An HNSW index hands over hnsw.ef_search rows at most (40 unless set), whatever the LIMIT, and a filter beside it is
-    applied to those alone unless iterative scans are on (pgvector 0.8). Recordings hold no LIMIT, so a search is named
-    where it returns exactly ef_search rows each time, or, filtered, fewer rows than any LIMIT would leave: not a whole
-    number on average, and less than a third of the rows that meet the condition. Or where traces tell what was asked for.
-
-    Source: beyond the seeds; pgvector's README (FAQ: fewer results; iterative scans); pgvector issues 684, 560, 846
-    """
-    asked = _asked(recording)
-    counted = asked[asked["calls"] >= least] if len(asked) else asked
-    short = pd.DataFrame([told for row in counted.to_dict("records") if (told := shortage(recording, row))])
-    calls = float(counted["calls"].sum()) if len(counted) else 0.0
-    share = float(short["calls"].sum() / calls) if len(short) and calls else 0.0
-    if share >= min_share:
-        return _short(recording, objectives, short, share)
-    traced = _short_of_limit(recording)
-    part = float(traced["is_short"].mean()) if len(traced) else 0.0
-    if len(traced) >= least and part >= min_share:
-        return _short_by_trace(objectives, traced, part)
-    return Clear(
-        f"{len(short)} of {len(counted)} statements that search vectors return fewer rows than they ask for, as far as counters tell; {int(traced['is_short'].sum()) if len(traced) else 0} of {len(traced)} traced searches that tell their limit"
-    )
-
-
-def shortage(recording: Recording, row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return how a search that an index serves loses rows: its row with why, expected and returned; None if it does not."""
-    rows, method = row["rows_per_call"], row["method"]
-    if row["why_not"] or not method or rows is None or pd.isna(rows):
-        return None
-    most = setting(recording, "hnsw.ef_search", role=row["role"])
-    if method == "hnsw" and most.is_known and rows == most.number and not _is_iterative(recording, row):
-        return {**row, "why": "ef_search", "expected": None, "setting": most.number}
-    filters = [each for each in row["filters"] if each.is_required and each.column != row["column"]]
-    if not filters or row["has_joins"] or _is_iterative(recording, row):
-        return None
-    part = part_that_passes(recording, str(row["table"]), filters)
-    matching = None if part is None else part * row["rows"]
-    few = rows < 1 or not float(rows).is_integer()
-    if few and matching is not None and rows < matching / 3 and matching >= 1:
-        return {**row, "why": "filter", "expected": matching, "setting": most.number}
-    if few and matching is None and rows < 1:
-        return {**row, "why": "filter", "expected": None, "setting": most.number}
-    return None
-
-
-def _is_iterative(recording: Recording, row: Mapping[str, Any]) -> bool:
-    """Tell whether the index scan goes on until enough rows are found, or may do so for all that is known."""
-    version = pgvector_version(recording)
-    if version is not None and version < (0, 8):
-        return False
-    told = setting(recording, f"{row['method']}.iterative_scan", role=row["role"])
-    return not told.is_known or told.value != "off"
-
-
-def _short(recording: Recording, objectives: Objectives, short: pd.DataFrame, share: float) -> Finding:
-    first = short.sort_values("calls", ascending=False).iloc[0]
-    is_capped = first["why"] == "ef_search"
-    returned = f"{first['rows_per_call']:,.0f}" if is_capped else f"{first['rows_per_call']:.1f}"
-    title = (
-        f"Vector searches return exactly {returned} rows: hnsw.ef_search is {first['setting']:,.0f}, and a LIMIT above it is cut without a word"
-        if is_capped
-        else f"Filtered vector searches return {returned} rows on average{_of(first)}: the index hands over its candidates, then the filter drops them"
-    )
-    version = pgvector_version(recording)
-    return Finding(
-        title=title,
-        severity=severity(3.0, share),
-        share=share,
-        symptom="results",
-        evidence=(
-            f"{brief(str(first['statement']))}: {first['calls']:,.0f} times, each through {first['index']}",
-            "hnsw.ef_search is the most rows an index scan returns, and at exactly that many the last of them are hardly the nearest" if is_capped
-            else f"{first['method']}.iterative_scan is off, so {first['setting']:,.0f} candidates are all that the filter sees" if first["method"] == "hnsw"
-            else "ivfflat.iterative_scan is off, so only the rows of the probed lists are filtered",
-            *(("pgvector before 0.8 has no iterative scans",) if version is not None and version < (0, 8) else ()),
-        ),
-        remedy=_more_rows(is_capped),
-        effort="low",
-        frame=short[["statement", "table", "index", "calls", "rows_per_call", "expected", "setting", "why"]].head(20),
-        figure="vector_searches",
-    )  # fmt: skip
-
-
-def _of(row: pd.Series) -> str:
-    expected = row["expected"]
-    return "" if expected is None or pd.isna(expected) else f" of about {float(expected):,.0f} that meet the condition"
-
-
-def _more_rows(is_capped: bool) -> str:
-    if is_capped:
-        return "SET LOCAL hnsw.ef_search to at least the LIMIT, better twice it (1,000 at most), in the search's transaction or for the role; or hnsw.iterative_scan = relaxed_order. Ask for fewer rows where fewer are used."
-    return "Few rows meet it: index the filter's column, so that they are found first and compared exactly. Else SET hnsw.iterative_scan = relaxed_order (pgvector 0.8) and sort again outside, or a partial index for the few values there are."
-
-
-def _short_of_limit(recording: Recording) -> pd.DataFrame:
-    """Return traced searches of stores that tell both how many results were asked for and how many came."""
-    spans = store_spans(recording)
-    told = spans[spans["is_search"] & spans["limit"].notna() & spans["documents"].notna() & (spans["requests"] <= 1)]
-    return told.assign(is_short=told["documents"].astype("float64") < told["limit"].astype("float64"))
-
-
-def _short_by_trace(objectives: Objectives, traced: pd.DataFrame, part: float) -> Finding:
-    short = traced[traced["is_short"]]
-    return Finding(
-        title=f"{len(short)} of {len(traced)} searches return {short['documents'].median():,.0f} results where {short['limit'].median():,.0f} were asked for",
-        severity=severity(2.5, part),
-        share=part,
-        symptom="results",
-        evidence=(f"{', '.join(sorted(set(short['system'])))}: as its client's spans tell limit and results",),
-        remedy="See whether a filter or a score threshold means it so. Else the search gives up early: a larger ef, and an index on the filtered field that is there before the graph is built.",
-        effort="medium",
-        frame=short[["system", "collection", "limit", "documents", "duration_ms"]].head(20),
-        figure="vector_searches",
-        exemplars=tuple(short["trace_id"].dropna().unique()[:3]),
-    )

@@ -112,7 +112,6 @@ def vector_db_under_resourced(
         remedy=_remedy(row),
         effort="medium",
         frame=frame,
-        figure="store_memory",
     )  # fmt: skip
 
 

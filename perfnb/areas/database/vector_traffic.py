@@ -102,7 +102,6 @@ def _by_trace(recording: Recording, objectives: Objectives, many: pd.DataFrame, 
             ("of such requests; two fifths to a twentieth of the time is work that a batch needs too",),
         ),
         frame=many.head(50),
-        figure="vector_writes",
         exemplars=tuple(many.nlargest(3, "calls")["trace_id"]),
     )  # fmt: skip
 
@@ -145,7 +144,6 @@ def _by_counts(objectives: Objectives, counted: pd.DataFrame, share: float) -> F
         remedy=f"Store vectors {BATCH} or more at a time: INSERT … SELECT FROM unnest($1, $2), or COPY, in one transaction.",
         effort="low",
         frame=counted[["statement", "what", "calls", "rows_per_call", "mean_exec_time_ms", "share"]].head(20),
-        figure="vector_writes",
     )  # fmt: skip
 
 
@@ -224,6 +222,5 @@ def single_vector_searches(
         remedy="Send them together: several query vectors in one search (Milvus), query_batch_points (Qdrant), a LATERAL join over unnest($1::vector[]) (pgvector); or start them with asyncio.gather.",
         effort="low",
         frame=many.head(50),
-        figure="vector_searches",
         exemplars=tuple(many.nlargest(3, "sum_ms")["trace_id"]),
     )

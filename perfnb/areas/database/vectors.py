@@ -102,7 +102,7 @@ def _unserved(recording: Recording, objectives: Objectives, slow: pd.DataFrame, 
         remedy=_remedy(first),
         effort="low" if not first["index"] else "medium",
         frame=slow[["statement", "table", "column", "rows", "calls", "mean_exec_time_ms", "share", "why_not", "index"]].head(20),
-        figure="vector_searches",
+        figure="statements_by",
     )  # fmt: skip
 
 
@@ -190,7 +190,6 @@ def _unindexed(recording: Recording, objectives: Objectives, stored: pd.DataFram
         remedy=_store_remedy(first),
         effort="low",
         frame=stored[["engine", "name", "status", "points", "indexed_points", "missing", "why"]].head(20),
-        figure="vector_searches",
     )
 
 
@@ -247,7 +246,6 @@ def _flat(recording: Recording, objectives: Objectives, flat: pd.DataFrame) -> F
         remedy="Build HNSW (M 16, efConstruction 200); where memory is short IVF_SQ8, or IVF_FLAT with nlist 4·√n for n rows of a segment. Measure recall before and after.",
         effort="medium",
         frame=flat[["engine", "name", "index", "points", "dimensions"]].head(20),
-        figure="vector_searches",
     )  # fmt: skip
 
 
@@ -281,7 +279,7 @@ def _too_large(recording: Recording, objectives: Objectives, large: pd.DataFrame
         remedy="Store or index half precision (halfvec: half the size, recall hardly changes), or binary_quantize with a re-rank of the nearest 10 times as many; else give the server memory for it.",
         effort="medium",
         frame=large[["name", "table", "method", "bytes", "part_read", "rows"]].head(20),
-        figure="vector_searches",
+        figure="statements_by",
     )  # fmt: skip
 
 
@@ -310,5 +308,5 @@ def _lists(recording: Recording, objectives: Objectives, slow: pd.DataFrame, sha
         remedy=f"Build an HNSW index beside it (CREATE INDEX CONCURRENTLY ON {first['table']} USING hnsw …), compare recall and time with the tuner, then drop {first['index']}.",
         effort="medium",
         frame=slow[["statement", "table", "index", "rows", "calls", "mean_exec_time_ms", "share"]].head(20),
-        figure="vector_searches",
+        figure="statements_by",
     )  # fmt: skip

@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import Row, answer, recording
+from builders import START, Row, answer, recording
 from hypothesis import given
 from hypothesis import strategies as st
 from statement_rows import Counted, catalog, counted, requests, snapshots
@@ -140,6 +140,21 @@ def test_missing_results(tmp_path: Path, one: Counted, objects: list[Row], why: 
         assert said.symptom == "results"
         assert said.share == 1.0
         assert said.severity in ("high", "critical")
+
+
+def executed(limit: int, rows: int) -> Row:
+    """Return the plan of the search as auto_explain logs it."""
+    below = {"Node Type": "Index Scan", "Index Name": "documents_embedding", "Relation Name": "documents", "Plan Rows": 30_000, "Actual Rows": rows, "Actual Loops": 1}  # fmt: skip
+    above = {"Node Type": "Limit", "Plan Rows": limit, "Actual Rows": rows, "Actual Loops": 1, "Plans": [below]}
+    return {"time": START, "queryid": "1000", "query": SEARCH, "origin": "log", "plan": {"Plan": above}, "duration_ms": 3.0}  # fmt: skip
+
+
+@pytest.mark.parametrize(("limit", "named"), [(120, True), (40, False)])
+def test_a_plan_that_was_executed_tells_the_limit(tmp_path: Path, limit: int, named: bool) -> None:
+    said = judged(tmp_path, "missing-results", search(40), table() + index(), plans=[executed(limit, 40)])
+    assert isinstance(said, Finding) is named
+    if isinstance(said, Finding):
+        assert any("LIMIT: 120" in line for line in said.evidence)
 
 
 def test_what_an_app_sets_for_itself_is_not_known(tmp_path: Path) -> None:
