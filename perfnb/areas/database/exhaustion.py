@@ -87,26 +87,29 @@ def pool_exhausted(recording: Recording, objectives: Objectives, *, least_errors
     refused = refusals(recording)
     refused = refused[refused["kind"] == POOL_TIMEOUT]
     metrics = pool_metrics.pools(recording)
-    queues = [*_by_metrics(metrics), *_by_sessions(recording)]
+    by_sessions = _by_sessions(recording)
+    queues = [*_by_metrics(metrics), *by_sessions]
     if len(refused) >= least_errors:
         wordings = ", ".join(f"“{text}”" for text in refused["wording"].unique()[:2])
         queues.insert(0, Queue(f"{len(refused)} requests gave up waiting for a connection: {wordings}"))
     if not queues:
         return _clear(recording, metrics, refused)
     waiting = max(queue.waiting for queue in queues)
+    silent = _gave_up_silently(recording) if by_sessions else []
     share = _share(recording, waiting, refused)
     total = max(1, request_count(recording))
     slowest = (
         prepare(recording).query("SELECT quantile_disc(duration_ms, 0.95) AS p95 FROM user_requests")["p95"].iloc[0]
     )
     miss = max(
-        objectives["error_rate"].miss(len(refused) / total), objectives["request_p95_ms"].miss(float(slowest or 0))
+        objectives["error_rate"].miss(max(len(refused), len(silent)) / total),
+        objectives["request_p95_ms"].miss(float(slowest or 0)),
     )
     return Finding(
         title=_title(queues, len(refused), waiting),
         severity=severity(miss, share),
         share=share,
-        evidence=(*(queue.said for queue in queues), *_traced(recording), *_needed(recording)),
+        evidence=(*(queue.said for queue in queues), *_failures(silent), *_traced(recording), *_needed(recording)),
         remedy="First shorten the time a request keeps a connection: give it back before a model or another service is waited "
         "for. Then size the pool by arrivals × hold, within what the server takes, and let requests that find it empty fail "
         "after 10 s at most (C35).",
@@ -158,6 +161,22 @@ def _by_sessions(recording: Recording) -> list[Queue]:
             float(waiting),
         )
     ]
+
+
+def _gave_up_silently(recording: Recording) -> list[float]:
+    """Return how long requests took that failed after a second or more, no model call of theirs having failed."""
+    frame = prepare(recording).query(
+        "SELECT duration_ms FROM user_requests WHERE status_code >= 500 AND duration_ms >= 1000 AND request_id NOT IN "
+        "(SELECT request_id FROM owned_calls WHERE error_type IS NOT NULL AND request_id IS NOT NULL)"
+    )
+    return [float(ms) for ms in frame["duration_ms"]]
+
+
+def _failures(silent: list[float]) -> list[str]:
+    middle = float(pd.Series(silent, dtype=float).median()) / 1000 if silent else 0.0
+    return (
+        [f"{len(silent)} requests failed after {middle:.1f} s (median), no model call of theirs did"] if silent else []
+    )
 
 
 def _share(recording: Recording, waiting: float, refused: pd.DataFrame) -> float:

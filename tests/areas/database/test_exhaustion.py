@@ -262,6 +262,14 @@ class TestByTheServerAlone:
         found = answer(tmp_path, **tables)
         assert isinstance(found, Finding)
 
+    def test_requests_that_failed_after_a_wait_make_it_worse(self, tmp_path: Path) -> None:
+        tables = self.staged(4, 10)
+        tables["requests"] += [request(n * 1000, 5000, status_code=500) for n in range(5)]
+        found = answer(tmp_path, **tables)
+        assert isinstance(found, Finding)
+        assert found.severity == "critical"
+        assert "5 requests failed after 5.0 s (median), no model call of theirs did" in found.evidence
+
     def test_idle_sessions_are_quiet(self, tmp_path: Path) -> None:
         assert isinstance(answer(tmp_path, **self.staged(4, 10, state="idle")), Clear)
 
