@@ -180,11 +180,10 @@ FAULTS = (
         "The planner knows an archive of ten rows, which has grown to two hundred thousand since.",
         app={"records": "statistics"},
         database={
-            "settings": {"autovacuum_naptime": "1h"},
             "sql": (
                 *past(100_000),
                 "INSERT INTO ratings SELECT id, 1 + id % 5 FROM messages",
-                "CREATE TABLE archive (message_id bigint NOT NULL, topic text NOT NULL)",
+                "CREATE TABLE archive (message_id bigint NOT NULL, topic text NOT NULL) WITH (autovacuum_enabled = false)",
                 "CREATE INDEX archive_topic ON archive (topic)",
                 "INSERT INTO archive SELECT id, 'other' FROM messages ORDER BY id LIMIT 10",
                 "VACUUM ANALYZE",
@@ -192,7 +191,7 @@ FAULTS = (
                 "INSERT INTO archive SELECT id, CASE id % 3 WHEN 1 THEN 'other' ELSE 'install' END FROM messages",
             ),
         },
-        consequences=("slow-statement", "dominant-stage"),
+        consequences=("slow-statement", "dominant-stage", "autovacuum-disabled"),
     ),
     Fault(
         "low-cache-hit-ratio",
