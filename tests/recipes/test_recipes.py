@@ -31,6 +31,12 @@ ASKED_FOR = {
     "B24",
     "B25",
     "B26",
+    "B22",
+    "C44",
+    "C58",
+    "E11",
+    "E23",
+    "E50",
     "A5",
     "A8",
     "A9",
@@ -38,6 +44,7 @@ ASKED_FOR = {
     "A11",
     "A16",
     "A18",
+    "A23",
 }
 
 every = pytest.mark.parametrize("one", recipes(), ids=lambda one: one.name)
