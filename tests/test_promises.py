@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import yaml
 from typer.main import get_command
 
 from perfnb import checklist
+from perfnb.checklist import AREAS
 from perfnb.cli import app
 from perfnb.objectives import Objectives
+from perfnb.widgets.chart import Drawn
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,6 +66,15 @@ def test_every_command_has_help_an_example_and_options_with_help() -> None:
         assert f"perfnb {name}" in (sub.epilog or ""), name
         for parameter in sub.params:
             assert getattr(parameter, "help", None) or parameter.name == "help", f"{name} {parameter.name}"
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_a_finding_names_figures_that_there_are(area: str) -> None:
+    folder = ROOT / "perfnb" / "areas" / area
+    named = {name for path in folder.glob("*.py") for name in re.findall(r"\bfigure=\"([a-z_]+)\"", path.read_text())}
+    figures = import_module(f"perfnb.areas.{area}.figures")
+    assert named
+    assert [name for name in sorted(named) if not isinstance(getattr(figures, name, None), Drawn)] == []
 
 
 def test_objectives_cover_every_target_of_the_seeds() -> None:

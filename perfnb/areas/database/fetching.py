@@ -7,8 +7,8 @@ from perfnb.areas.database.workload import brief, felt_severity, of_requests, sh
 from perfnb.attribution import prepare
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
-from perfnb.finding import Clear, Finding
-from perfnb.objectives import Objectives
+from perfnb.finding import Clear, Finding, Severity
+from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
 from perfnb.sql import parsed
 
@@ -52,7 +52,7 @@ def over_fetching(
     times = max(first["rows_per_call"] / max_rows, _number(first["bytes_per_call"]) / max_bytes)
     return Finding(
         title=f"A statement fetches {first['rows_per_call']:.0f} rows{size} a call: {brief(first['statement'], 60)}",
-        severity=felt_severity(times * 1.1, share, first["share_of_wait"]),
+        severity=_severity(objectives, first, times * 1.1, share),
         share=share,
         symptom="database time",
         evidence=(
@@ -66,6 +66,13 @@ def over_fetching(
         frame=shown(found, "bytes_per_call", "why"),
         figure="top_statements",
     )
+
+
+def _severity(objectives: Objectives, row: pd.Series, miss: float, share: float) -> Severity:
+    """Return how severe it is; where the statement is slow by it, whatever part of the users' wait that is."""
+    if objectives["slow_statement_ms"].is_missed(row["mean_exec_time_ms"]):
+        return severity(miss, share)
+    return felt_severity(miss, share, row["share_of_wait"])
 
 
 def _fetched(recording: Recording, frame: pd.DataFrame) -> pd.DataFrame:

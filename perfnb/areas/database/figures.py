@@ -5,12 +5,16 @@ import pandas as pd
 from perfnb.areas.database import locks, maintenance, sessions
 from perfnb.areas.database.buffers import cache_over_time as cache_readings
 from perfnb.areas.database.workload import brief
+from perfnb.areas.database.workload import top_statements as leading
 from perfnb.tuner.figures import recall_curve
 from perfnb.widgets import theme, wording
 from perfnb.widgets.chart import Chart, drawn_from
 from perfnb.widgets.draw import canvas, label, labels, limit_line, rows_height
 
-__all__ = ["cache_over_time", "connections_over_time", "recall_curve", "statements_by", "table_sizes", "waits_by_event"]
+__all__ = [
+    "cache_over_time", "connections_over_time", "recall_curve", "statements_by", "statements_per_request", "table_sizes",
+    "top_statements", "waits_by_event",
+]  # fmt: skip
 
 MOST_ROWS = 12
 GOOD_RATIO = 0.9
@@ -55,6 +59,18 @@ def statements_by(frame: pd.DataFrame, by: str = "total") -> Chart:
         f" {wording.duration(first['mean_exec_time_ms'])} each, {wording.percent(first['share'])} of the database's time."
     )
     return Chart(figure, alt, frame)
+
+
+@drawn_from(leading, empty="No statement ran while this was recorded.")
+def top_statements(frame: pd.DataFrame) -> Chart:
+    """Draw the statements with most time in all."""
+    return statements_by(frame)
+
+
+@drawn_from(lambda recording: leading(recording, "requests"), empty="No request ran a statement.")
+def statements_per_request(frame: pd.DataFrame) -> Chart:
+    """Draw the statements that a request runs most often."""
+    return statements_by(frame, "requests")
 
 
 @drawn_from(sessions.connections_over_time, empty="No session of the app was seen.")

@@ -171,7 +171,7 @@ def lock_waits_check(
         remedy=_remedy(heads, is_locked, broken),
         effort="medium",
         frame=lock_tree(recording) if len(waits) else events.head(20),
-        figure="lock_tree",
+        figure="waits_by_event",
     )
 
 

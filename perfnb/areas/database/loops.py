@@ -18,10 +18,12 @@ from perfnb.sql import Filter, Statement, parsed
 
 N_PLUS_ONE, PER_ID = "n-plus-one", "per-id-queries"
 
-# Where nothing but counters is known, each call must return about one row …
+# Where nothing but counters is known, each call must return about one row, or read by a foreign key whose rows are counted …
 ONE_ROW = 2.0
 # … and a statement gives the ids if its rows are enough for the calls; an ORM asks for each id once.
 ENOUGH_ROWS = 0.8
+# As many rows as calls within this part are no chance.
+SAME = 0.05
 
 LEAST_REQUESTS = 3
 
@@ -53,11 +55,15 @@ GROUP BY q.shape HAVING count(DISTINCT q.request_id) >= 0.8 * (SELECT count(*) F
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the ids of a loop come from: the cause it is, and the statement that gives them, if one does."""
+    """Where the ids of a loop come from: the cause it is, and the statement that gives them, if one does.
+
+    ``is_counted``: that statement has just as many rows as the loop has calls, and a foreign key binds the two.
+    """
 
     cause: str
     parent: str = ""
     gives: str = ""
+    is_counted: bool = False
 
 
 def repeated(recording: Recording) -> pd.DataFrame:
@@ -92,7 +98,7 @@ def _repeated(recording: Recording) -> pd.DataFrame:
         facts = work.loc[shape] if shape in work.index else pd.Series(dtype=object)
         before = _before(recording, shape, work) if loop["certainty"] == 1 else _beside(work, shape)
         origin = origin_of(by_id, before, known, float(loop["calls"]) / float(loop["requests"]))
-        if origin is None:
+        if origin is None or (loop["certainty"] < 1 and not (facts["rows_per_call"] <= ONE_ROW or origin.is_counted)):
             continue
         rows.append(
             loop
@@ -111,14 +117,13 @@ def _by_trace(recording: Recording) -> pd.DataFrame:
 
 
 def _by_counts(recording: Recording, work: pd.DataFrame) -> pd.DataFrame:
-    """Return selects of about one row a call that ran LOOP_FROM times or more for each request."""
+    """Return selects that ran LOOP_FROM times or more for each request."""
     known = calls_per_request(recording) if work["calls_per_request"].notna().any() else pd.DataFrame()
     if known.empty:
         return pd.DataFrame(columns=_COLUMNS)
     known = known[(known["kind"] == "select") & (known["calls_per_request"] >= LOOP_FROM)]
     known = known[known["requests"] >= LEAST_REQUESTS]
-    rows = known["shape"].map(work["rows_per_call"].dropna())
-    known = known[rows.notna() & (rows <= ONE_ROW)]
+    known = known[known["shape"].isin(work.index[work["rows_per_call"].notna()])]
     return pd.DataFrame(
         {
             "shape": known["shape"], "statement": known["statement"], "requests": known["requests"].round(),
@@ -185,16 +190,18 @@ def _candidates(frame: pd.DataFrame) -> list[Before]:
 def origin_of(by_id: Filter, before: list[Before], known: Relations, turns: float) -> Origin | None:
     """Return what a loop over ``by_id`` is, given the selects that ran before it.
 
-    In this order: rows of a table that a foreign key binds to this one give the ids; a search in this table by whose
+    Statements with just as many rows as the loop has calls come first. In this order: rows of a table that a foreign key binds to this one give the ids; a search in this table by whose
     key the loop reads gave them, so the app has the list; rows of any other table give them; nothing does, and the loop
     reads by a key. None where it reads by something else that nothing gives: as likely as not it is the same each time.
     """
     giving = [each for each in before if _gives(each, by_id, known, turns)]
+    counted = [each for each in giving if each.rows is not None and abs(each.rows - turns) <= SAME * turns]
+    giving = counted or giving
     table = known.name(by_id.table)
     of_others = [each for each in giving if table not in map(known.name, each.statement.tables)]
     related = [each for each in of_others if any(known.are_related(table, name) for name in each.statement.tables)]
     if related:
-        return Origin(N_PLUS_ONE, related[0].text, "a foreign key binds the two tables")
+        return Origin(N_PLUS_ONE, related[0].text, "a foreign key binds the two tables", is_counted=bool(counted))
     same = [each for each in giving if each not in of_others]
     if same and known.is_key(by_id.table, by_id.column):
         return Origin(PER_ID, same[0].text, "it finds rows of the same table, so their ids are known at once")

@@ -90,7 +90,8 @@ def prepare_sessions(recording: Recording) -> Recording:
 
     if recording.derived("sessions", build):
         raise NotMeasured(
-            "what sessions of other roles do is hidden", hint="GRANT pg_monitor TO the role in the DSN, then record again"
+            "what sessions of other roles do is hidden",
+            hint="GRANT pg_monitor TO the role in the DSN, then record again",
         )
     return recording
 

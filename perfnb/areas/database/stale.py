@@ -47,7 +47,7 @@ def stale_connections(recording: Recording, objectives: Objectives, *, least: in
         "(recycle after 1800 to 3600 s, sooner than the server, PgBouncer or a firewall closes them).",
         effort="low",
         frame=told.head(50) if len(told) else None,
-        figure="requests_over_time",
+        figure="connections_over_time",
         exemplars=tuple((told["request_id"] if len(told) else silent["request_id"]).dropna().head(3)),
     )  # fmt: skip
 

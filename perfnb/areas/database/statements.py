@@ -15,7 +15,7 @@ from perfnb.areas.database.workload import (
 )
 from perfnb.attribution.shapes import CHANGES
 from perfnb.checklist import check
-from perfnb.finding import Clear, Finding
+from perfnb.finding import Clear, Finding, Severity
 from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
 
@@ -91,7 +91,9 @@ def slow_statement(
     share = min(1.0, float(slow["total_exec_time_ms"].sum()) / total_ms)
     return Finding(
         title=f"{_counted(slow)} {worst['mean_exec_time_ms']:.0f} ms a call: {brief(worst['statement'], 60)}",
-        severity=severity(max(limit.miss(worst["mean_exec_time_ms"]), worst["mean_exec_time_ms"] / min_ms / 2), share),
+        severity=severity(
+            max(limit.miss(worst["mean_exec_time_ms"]), min(2.0, worst["mean_exec_time_ms"] / min_ms / 2)), share
+        ),
         share=share,
         symptom="database time",
         evidence=(
@@ -167,7 +169,7 @@ def frequent_statement(
     rate = f"{first['calls_per_s']:.0f} times a second" if pd.isna(times) else f"{times:.0f} times a request"
     return Finding(
         title=f"A statement of {first['mean_exec_time_ms']:.2f} ms runs {rate}: {brief(first['statement'], 60)}",
-        severity=felt_severity(1.5 if pd.isna(times) else times / per_request * 1.5, share, first["share_of_wait"]),
+        severity=_severity(first, 1.5 if pd.isna(times) else times / per_request * 1.5, share),
         share=share,
         symptom="database time",
         evidence=(
@@ -179,6 +181,11 @@ def frequent_statement(
         frame=shown(found),
         figure="top_statements",
     )
+
+
+def _severity(row: pd.Series, miss: float, share: float) -> Severity:
+    """Counters hold no round trips, so how much users feel of cheap statements is known by traces alone."""
+    return felt_severity(miss, share, row["share_of_wait"]) if row["certainty"] == 1 else severity(min(miss, 5), share)
 
 
 @check("unstable-statement", area="database")

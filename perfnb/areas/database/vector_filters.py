@@ -104,7 +104,7 @@ def _bare(objectives: Objectives, bare: pd.DataFrame, share: float) -> Finding:
         frame=bare.assign(field=[_worded(each[0]) for each in bare["bare"]])[
             ["statement", "table", "field", "rows", "calls", "mean_exec_time_ms", "rows_per_call", "share"]
         ].head(20),
-        figure="statements_by",
+        figure="top_statements",
     )
 
 

@@ -152,7 +152,7 @@ def vector_build_parameters(recording: Recording, objectives: Objectives, *, min
         remedy=_rebuild(first),
         effort="medium",
         frame=off.head(20),
-        figure="statements_by",
+        figure="top_statements",
     )
 
 
@@ -221,7 +221,7 @@ def vector_search_parameters(
         remedy=_set(first),
         effort="low",
         frame=off[["statement", "index", "method", "calls", "rows_per_call", "mean_exec_time_ms", "share", "why"]].head(20),
-        figure="statements_by",
+        figure="top_statements",
     )  # fmt: skip
 
 

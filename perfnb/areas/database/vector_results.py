@@ -134,7 +134,7 @@ def _short(recording: Recording, objectives: Objectives, short: pd.DataFrame, sh
         remedy=_more_rows(is_capped),
         effort="low",
         frame=short[["statement", "table", "index", "calls", "rows_per_call", "expected", "setting", "why"]].head(20),
-        figure="statements_by",
+        figure="top_statements",
     )  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def _unserved(recording: Recording, objectives: Objectives, slow: pd.DataFrame, 
         remedy=_remedy(first),
         effort="low" if not first["index"] else "medium",
         frame=slow[["statement", "table", "column", "rows", "calls", "mean_exec_time_ms", "share", "why_not", "index"]].head(20),
-        figure="statements_by",
+        figure="top_statements",
     )  # fmt: skip
 
 
@@ -279,7 +279,7 @@ def _too_large(recording: Recording, objectives: Objectives, large: pd.DataFrame
         remedy="Store or index half precision (halfvec: half the size, recall hardly changes), or binary_quantize with a re-rank of the nearest 10 times as many; else give the server memory for it.",
         effort="medium",
         frame=large[["name", "table", "method", "bytes", "part_read", "rows"]].head(20),
-        figure="statements_by",
+        figure="top_statements",
     )  # fmt: skip
 
 
@@ -308,5 +308,5 @@ def _lists(recording: Recording, objectives: Objectives, slow: pd.DataFrame, sha
         remedy=f"Build an HNSW index beside it (CREATE INDEX CONCURRENTLY ON {first['table']} USING hnsw …), compare recall and time with the tuner, then drop {first['index']}.",
         effort="medium",
         frame=slow[["statement", "table", "index", "rows", "calls", "mean_exec_time_ms", "share"]].head(20),
-        figure="statements_by",
+        figure="top_statements",
     )  # fmt: skip
