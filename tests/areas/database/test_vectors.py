@@ -123,7 +123,7 @@ def test_a_small_collection_beside_a_large_one_weighs_little(tmp_path: Path) -> 
 def test_without_a_catalog_nothing_is_measured(tmp_path: Path) -> None:
     for cause in ("vector-index-missing", "wrong-vector-index", "unindexed-filter", "missing-results"):
         with pytest.raises(NotMeasured):
-            answer(tmp_path / cause, statements=snapshots(SLOW), requests=requests(60))
+            answer(tmp_path / cause, cause, statements=snapshots(SLOW), requests=requests(60))
 
 
 def test_the_backlog_of_each_collection(tmp_path: Path) -> None:
