@@ -163,7 +163,7 @@ def oldest_rows(
     """
     schema, _, name = table.partition(".")
     statement = sql.SQL(
-        "/* perfnb */ SELECT min({column}) AS oldest, count(*) AS rows, "
+        "SELECT /* perfnb */ min({column}) AS oldest, count(*) AS rows, "
         "count(*) FILTER (WHERE {column} < now() - make_interval(secs => %s)) AS old_rows FROM {table}"
     ).format(column=sql.Identifier(column), table=sql.Identifier(schema, name))
     try:

@@ -149,7 +149,7 @@ class PgvectorTable:
         percent = min(100.0, 100.0 * (2 * number + 50) / rows)
         with self._transaction():
             found = self._connection.execute(
-                f"/* perfnb */ SELECT id, vector FROM (SELECT {self.shape.row_id} AS id, {self.shape.column}::text AS vector"
+                f"SELECT /* perfnb */ id, vector FROM (SELECT {self.shape.row_id} AS id, {self.shape.column}::text AS vector"
                 f" FROM {self.shape.table} TABLESAMPLE BERNOULLI (%s) REPEATABLE (%s)"
                 f" WHERE {self.shape.column} IS NOT NULL) AS drawn ORDER BY md5(id || %s) LIMIT %s",
                 (percent, seed, str(seed), number),
@@ -180,7 +180,7 @@ class PgvectorTable:
         """Return a WHERE clause with the rows that meet it; its values stay out of the title."""
         with self._transaction():
             row = self._connection.execute(
-                f"/* perfnb */ SELECT count(*) FROM {self.shape.table} WHERE ({condition})"
+                f"SELECT /* perfnb */ count(*) FROM {self.shape.table} WHERE ({condition})"
             ).fetchone()
         rows = int(row[0]) if row else 0
         return Filter(
@@ -192,7 +192,7 @@ class PgvectorTable:
         name, total = quoted(column), self.describe().rows
         with self._transaction():
             rows = self._connection.execute(
-                f"/* perfnb */ SELECT {name}::text, count(*) FROM {self.shape.table} WHERE {name} IS NOT NULL"
+                f"SELECT /* perfnb */ {name}::text, count(*) FROM {self.shape.table} WHERE {name} IS NOT NULL"
                 " GROUP BY 1 ORDER BY 2 DESC LIMIT %s",
                 (MOST_VALUES,),
             ).fetchall()

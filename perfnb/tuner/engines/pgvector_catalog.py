@@ -118,7 +118,7 @@ def count_rows(connection: Connection[Any], column: Column, distance: str) -> tu
     norm = {"vector": "vector_norm", "halfvec": "l2_norm", "sparsevec": "l2_norm"}.get(column.type)
     zero = f"{norm}({column.column}) = 0" if distance == "cosine" and norm else "false"
     row = connection.execute(
-        f"/* perfnb */ SELECT count(*), count(*) FILTER (WHERE {column.column} IS NULL), count(*) FILTER (WHERE {zero})"
+        f"SELECT /* perfnb */ count(*), count(*) FILTER (WHERE {column.column} IS NULL), count(*) FILTER (WHERE {zero})"
         f" FROM {column.table}"
     ).fetchone()
     assert row is not None

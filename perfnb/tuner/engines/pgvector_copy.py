@@ -78,7 +78,7 @@ class Copy:
         )
         self._connection.execute(f"SET statement_timeout = {BUILD_TIMEOUT_MS}")
         self._connection.execute(
-            f"/* perfnb */ CREATE TEMP TABLE {COPY} AS SELECT {source.shape.row_id} AS row_id,"
+            f"CREATE /* perfnb */ TEMP TABLE {COPY} AS SELECT {source.shape.row_id} AS row_id,"
             f" {source.column.column} AS embedding{passes} FROM {source.column.table}"
             f" TABLESAMPLE BERNOULLI ({percent}) REPEATABLE ({self._seed}) LIMIT {self._rows}"
         )

@@ -54,7 +54,7 @@ class Shape:
     def exact(self, where: str) -> str:
         """Return the statement for the true nearest rows; parameters are the query, the query, how many."""
         return (
-            f"/* perfnb */ SELECT {self.row_id}, {self.distance.format('%s')} FROM {self.table} "
+            f"SELECT /* perfnb */ {self.row_id}, {self.distance.format('%s')} FROM {self.table} "
             f"WHERE {self.column} IS NOT NULL AND {where} ORDER BY {self.distance.format('%s')} LIMIT %s"
         )
 
@@ -62,11 +62,11 @@ class Shape:
         """Return the statement as an app would send it: what it takes is told by :meth:`parameters`."""
         if not self.rerank:
             return (
-                f"/* perfnb */ SELECT {self.row_id}, {self.distance.format('%s')} FROM {self.table} "
+                f"SELECT /* perfnb */ {self.row_id}, {self.distance.format('%s')} FROM {self.table} "
                 f"WHERE {where} ORDER BY {self._order} LIMIT %s"
             )
         return (
-            f"/* perfnb */ SELECT id, distance FROM (SELECT {self.row_id} AS id, {self.distance.format('%s')} AS distance"
+            f"SELECT /* perfnb */ id, distance FROM (SELECT {self.row_id} AS id, {self.distance.format('%s')} AS distance"
             f" FROM {self.table} WHERE {where} ORDER BY {self._order} LIMIT %s) AS nearest ORDER BY distance LIMIT %s"
         )
 
