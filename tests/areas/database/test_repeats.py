@@ -17,6 +17,7 @@ from perfnb.sql import parsed
 POSTS = "SELECT id, title, author_id FROM posts ORDER BY id DESC LIMIT %s"
 AUTHOR = "SELECT id, name FROM authors WHERE id = %s"
 COMMENTS = "SELECT id, body FROM comments WHERE post_id = %s"
+AUTHORS = "SELECT id FROM authors ORDER BY name LIMIT %s"
 SEARCH = "SELECT id FROM documents ORDER BY embedding <=> %s LIMIT %s"
 DOCUMENT = "SELECT id, title, body FROM documents WHERE id = %s"
 HISTORY = "SELECT role, content FROM messages WHERE session_id = %s ORDER BY id LIMIT %s"
@@ -106,10 +107,9 @@ def at(text: str, per_request: float, rows: float = 1, ms: float = 0.5) -> Count
         ([at(SEARCH, 1, 12, 4), at(DOCUMENT, 12)], PER_ID),
         ([at(DOCUMENT, 12)], PER_ID),
         ([at(POSTS, 1, 12, 4), at(AUTHOR, 4.5)], None),
-        (
-            [at(POSTS, 1, 12, 4), at(COMMENTS, 12, rows=7)],
-            None,
-        ),  # rows of a list, which counters can't tell from paging
+        ([at(POSTS, 1, 12, 4), at(COMMENTS, 12, rows=7)], N_PLUS_ONE),  # as many calls as posts
+        ([at(POSTS, 1, 40, 4), at(COMMENTS, 12, rows=7)], None),  # rows of a list, and nothing counts them
+        ([at(POSTS, 1, 40, 4), at(AUTHOR, 12), at(AUTHORS, 1, 12, 1)], PER_ID),  # twelve authors, twelve calls
         ([at(POSTS, 1, 12, 4), at(AUTHOR, 12, ms=0.01)], None),  # not felt
         ([at(HISTORY, 1, 12, 4), at(DOCUMENT, 12)], PER_ID),
     ],
