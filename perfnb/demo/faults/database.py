@@ -20,7 +20,10 @@ def past(messages: int) -> tuple[str, ...]:
 
 
 def documents(rows: int) -> tuple[str, ...]:
-    """Return what makes so many passages of those there are, each a little different, without a vector index."""
+    """Return what makes so many passages of those there are, without a vector index.
+
+    Copies differ a little in their vectors and not in their text, so that a prompt may hold a text twice.
+    """
     return (
         "DROP INDEX documents_embedding",
         "INSERT INTO documents (module, title, body, about, embedding)"
@@ -291,7 +294,7 @@ FAULTS = (
         "database",
         "Thirty thousand passages have embeddings and no index on them.",
         database={"sql": documents(30_000)},
-        consequences=("slow-statement",),
+        consequences=("slow-statement", "redundant-prompt-text"),
     ),
     Fault(
         "vector-search-parameters",
@@ -303,6 +306,7 @@ FAULTS = (
                 "CREATE INDEX documents_embedding ON documents USING ivfflat (embedding vector_cosine_ops) WITH (lists = 200)",
             )
         },
+        consequences=("redundant-prompt-text",),
     ),
     Fault(
         "vector-build-parameters",
@@ -315,7 +319,7 @@ FAULTS = (
                 *documents(40_000)[1:],
             )
         },
-        consequences=("vector-search-parameters", "slow-statement"),
+        consequences=("vector-search-parameters", "slow-statement", "redundant-prompt-text"),
     ),
     Fault(
         "unindexed-filter",
@@ -323,7 +327,7 @@ FAULTS = (
         "Passages of one language in a hundred are searched for by a member of a JSON document.",
         app={"search": "language"},
         database={"sql": (*documents(20_000), RARE_LANGUAGE, "VACUUM ANALYZE documents")},
-        consequences=("slow-statement", "vector-index-missing"),
+        consequences=("slow-statement", "vector-index-missing", "redundant-prompt-text"),
     ),
     Fault(
         "missing-results",
