@@ -268,7 +268,7 @@ def _too_large(recording: Recording, objectives: Objectives, large: pd.DataFrame
     )
     share = float(first["part_read"]) * (read / everything if everything else 1.0)
     return Finding(
-        title=f"The HNSW index {first['name']} is {first['bytes'] / 2**30:.1f} GB, {first['bytes'] / cache:.1f} times shared_buffers, and {first['part_read']:.0%} of its blocks are read from outside them",
+        title=f"The HNSW index {first['name']} is {first['bytes'] / 2**20:,.0f} MB, {first['bytes'] / cache:.1f} times shared_buffers, and {first['part_read']:.0%} of its blocks are read from outside them",
         severity=severity(float(first["bytes"]) / cache, share),
         share=share,
         symptom="index reads",

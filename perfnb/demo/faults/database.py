@@ -34,8 +34,16 @@ def documents(rows: int) -> tuple[str, ...]:
     )
 
 
-HNSW = "CREATE INDEX documents_embedding ON documents USING hnsw (embedding vector_cosine_ops)"
 RARE_LANGUAGE = """UPDATE documents SET about = '{"language": "de"}' WHERE id % 100 <> 0"""
+
+# Twenty thousand passages in twenty lists, of which half are looked through for each search.
+IVFFLAT = (
+    *documents(20_000),
+    "CREATE INDEX documents_embedding ON documents USING ivfflat (embedding vector_cosine_ops) WITH (lists = 20)",
+    "ALTER DATABASE supportdesk SET ivfflat.probes = 10",
+)
+# A wiki that sends long documents again and again.
+WIKI = {"ingest_share": 0, "sync_share": 0.12, "sync_documents": 10}
 
 # What is read besides may well be what a request waits for most: the stage it stands in is then named with reason.
 FAULTS = (
@@ -124,7 +132,7 @@ FAULTS = (
         "Each question is looked for in the text of all messages ever written.",
         app={"records": "words"},
         database={"sql": past(300_000)},
-        consequences=("missing-index", "dominant-stage"),
+        consequences=("missing-index", "dominant-stage", "pool-exhausted"),
     ),
     Fault(
         "frequent-statement",
@@ -199,10 +207,24 @@ FAULTS = (
     Fault(
         "low-cache-hit-ratio",
         "database",
-        "Two megabytes of shared buffers stand before messages that are read from end to end again and again.",
-        app={"records": "words"},
-        database={"settings": {"shared_buffers": "2MB"}, "sql": past(200_000)},
-        consequences=("slow-statement", "missing-index", "dominant-stage"),
+        "Two megabytes of shared buffers stand before messages that lie scattered over ninety.",
+        app={"records": "volume"},
+        workload={"session_share": 0.8},
+        database={
+            "settings": {"shared_buffers": "2MB"},
+            "sql": (
+                VISITORS,
+                "INSERT INTO messages (session_id, role, content) SELECT CASE WHEN n % 80 < 8 THEN 'customer-' || (n % 80"
+                " + 1) ELSE 'visitor-' || (n % 1000 + 1) END, 'user', repeat(md5(n::text) || ' ', 6)"
+                " FROM generate_series(1, 300000) n",
+                "VACUUM ANALYZE messages",
+            ),
+        },
+        consequences=(
+            "slow-statement",
+            "dominant-stage",
+            "wrong-vector-index",
+        ),  # indexes are larger than the buffers too
     ),
     Fault(
         "table-bloat",
@@ -340,13 +362,14 @@ FAULTS = (
         "database",
         "The passages of a document are stored one by one, each in a transaction of its own.",
         app={"store": "one by one", "passage_characters": 300},
-        workload={"ingest_share": 0.3},
+        workload=WIKI,
     ),
     Fault(
         "single-vector-searches",
         "database",
         "Each question is searched for in six wordings, one search after another.",
-        app={"queries": 6},
+        app={"queries": 6, "answer_words": 20},
+        database={"sql": IVFFLAT},
         consequences=("redundant-prompt-text",),
     ),
     Fault(
@@ -354,13 +377,14 @@ FAULTS = (
         "database",
         "The passages of a document are embedded one by one.",
         app={"embed_at_once": 1, "passage_characters": 300},
-        workload={"ingest_share": 0.3},
+        workload=WIKI,
     ),
     Fault(
         "chunk-size",
         "database",
         "Documents are cut into pieces of a hundred characters.",
         app={"passage_characters": 100},
-        workload={"ingest_share": 0.3},
+        workload=WIKI,
+        consequences=("slow-statement",),  # so many passages take long to store
     ),
 )
