@@ -1,6 +1,6 @@
 """Does the vector tuner's pick meet its recall target on queries it never saw, and with how many searches?
 
-    python bench/tuner.py [--rows 20000] [--rounds 3] [--target 0.95] [--data text gaussian] [--format json]
+    python bench/tuner.py [--rows 20000] [--rounds 3] [--seed 7] [--target 0.95] [--data text gaussian] [--format json]
 
 On two sets of 20,000 vectors, 128 dimensions each, in pgvector's HNSW (Postgres 18) and in Qdrant's own engine
 (qdrant-edge), m 16:
@@ -52,7 +52,7 @@ def main() -> int:
     options = _options()
     found = []
     for data in options.data:
-        stored, queries = vectors(data, options.rows, options.rounds * (CHOOSING + HELD_BACK + UNSEEN))
+        stored, queries = vectors(data, options.rows, options.rounds * (CHOOSING + HELD_BACK + UNSEEN), options.seed)
         for make in (pgvector, qdrant):
             with make(stored) as engine:
                 found += list(rounds(engine, queries, data, options))
@@ -160,9 +160,9 @@ def qdrant(stored: Matrix) -> Iterator[Engine]:
         shard.close()
 
 
-def vectors(data: str, rows: int, queries: int) -> tuple[Matrix, Matrix]:
+def vectors(data: str, rows: int, queries: int, seed: int) -> tuple[Matrix, Matrix]:
     """Return vectors to store and vectors to ask for, which are not among them."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     if data == "gaussian":
         drawn = rng.normal(size=(rows + queries, DIMENSIONS)).astype(np.float32)
         return drawn[:rows], drawn[rows:]
@@ -240,6 +240,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=7, help="of the vectors: another one draws others")
     parser.add_argument("--target", type=float, default=0.95)
     parser.add_argument("--data", nargs="+", choices=("text", "gaussian"), default=["text", "gaussian"])
     parser.add_argument("--format", choices=("table", "json"), default="table")
