@@ -108,11 +108,12 @@ FAULTS = (
                 {
                     "name": "importer",
                     "sql": "INSERT INTO messages (session_id, role, content) SELECT 'visitor-' || (n % 1000 + 1),"
-                    " 'user', repeat(md5(n::text) || ' ', 6) FROM generate_series(1, 1000) n",
+                    " 'user', repeat(md5(n::text) || ' ', 6) FROM generate_series(1, 400) n",
                     "every_s": 1,
                 }
             ],
         },
+        consequences=("slow-statement",),  # each insert keeps six indexes up
     ),
     Fault(
         "duplicate-index",
