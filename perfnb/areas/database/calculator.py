@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from perfnb.areas.database.pools import PoolAdvice, PoolDemand, guides, pool_advice
+from perfnb.widgets import wording
 from perfnb.widgets.html import Piece, live, render
 from perfnb.widgets.keyboard import with_keys
 from perfnb.widgets.table import Table
@@ -83,7 +84,7 @@ class PoolCalculator:
 
     def bundle(self, controls: Any) -> dict[str, Any]:
         """Return the live ``controls`` and their static twin, as one output."""
-        told = ", ".join(f"{self.given[each.name]:.4g} {each.title}" for each in SLIDERS)
+        told = ", ".join(f"{each.title} {wording.number(self.given[each.name])}" for each in SLIDERS)
         twin = render("said", said=f"Reckoned for: {told}.")
         return {**controls._repr_mimebundle_(), "text/html": live(twin), "text/plain": f"Reckoned for: {told}."}
 

@@ -1,9 +1,13 @@
 """The figures of the area database: each draws the frame of one measure."""
 
+from textwrap import wrap
+from typing import Any
+
 import pandas as pd
 
 from perfnb.areas.database import locks, maintenance, sessions
 from perfnb.areas.database.buffers import cache_over_time as cache_readings
+from perfnb.areas.database.names import headlines, plain
 from perfnb.areas.database.workload import brief
 from perfnb.areas.database.workload import top_statements as leading
 from perfnb.tuner.figures import recall_curve
@@ -26,6 +30,8 @@ STATES = (
     ("idle", "idle", theme.GREY),
 )
 
+COLUMNS = ("calls", "total_exec_time_ms", "mean_exec_time_ms", "share", "rows_per_call", "calls_per_request")
+
 # What a ranking of statements is by: the column drawn, its axis, and the words of the title
 RANKINGS = {
     "total": ("total_exec_time_ms", "time in all (ms)", "Statements by time in all"),
@@ -45,20 +51,26 @@ def statements_by(frame: pd.DataFrame, by: str = "total") -> Chart:
     """Draw the statements that lead a ranking, most first."""
     column, axis, title = RANKINGS[by]
     shown = frame.head(MOST_ROWS).iloc[::-1]
-    names = labels(shown["statement"].map(lambda text: brief(text) if text else "(hidden from this role)"))
+    names = headlines(list(frame["statement"].head(MOST_ROWS)))[::-1]
+    title = f"{title}: {label(names[-1])} leads"
     figure = canvas(title, axis, "", height=rows_height(len(shown)), from_zero=True)
     figure.add_bar(
-        y=names, x=shown[column].astype(float), orientation="h", marker_color=theme.BLUE, showlegend=False,
-        customdata=shown[["calls", "mean_exec_time_ms", "share"]].astype(float),
-        hovertemplate="%{y}<br>%{customdata[0]:,.0f} calls, %{customdata[1]:.3g} ms each, %{customdata[2]:.0%} of the"
-        " database's time<extra></extra>",
+        y=[label(name) for name in names], x=shown[column].astype(float), orientation="h", marker_color=theme.BLUE, showlegend=False,
+        customdata=shown[["calls", "mean_exec_time_ms", "share"]].astype(float), hovertext=_wrapped(shown["statement"]),
+        hovertemplate="%{hovertext}<br>%{customdata[0]:,.0f} calls, %{customdata[1]:.3g} ms each, %{customdata[2]:.0%} of"
+        " the database's time<extra></extra>",
     )  # fmt: skip
     first = frame.iloc[0]
     alt = (
         f"{brief(first['statement'])} leads: {wording.counted(int(first['calls']), 'call')},"
         f" {wording.duration(first['mean_exec_time_ms'])} each, {wording.percent(first['share'])} of the database's time."
     )
-    return Chart(figure, alt, frame)
+    return Chart(figure, alt, frame[["statement", column, *(each for each in COLUMNS if each != column)]])
+
+
+def _wrapped(texts: "pd.Series[Any]") -> list[str]:
+    """Return statements in lines for a hover; plotly reads tags, so there are none but ours."""
+    return ["<br>".join(wrap(label(brief(text, 500), 500), 90)) for text in texts]
 
 
 @drawn_from(leading, empty="No statement ran while this was recorded.")
@@ -82,19 +94,19 @@ def connections_over_time(frame: pd.DataFrame) -> Chart:
     for column, name, colour in STATES:
         figure.add_scatter(
             x=frame["time"], y=frame[column], name=name, stackgroup="sessions", mode="lines",
-            line={"color": colour, "width": 0.5}, hovertemplate="%{y} " + name + "<extra></extra>",
+            line={"color": colour, "width": 0.5}, fillcolor=colour, hovertemplate="%{y} " + name + "<extra></extra>",
         )  # fmt: skip
-    for column, name, dash in (
-        ("calls_in_flight", "model calls under way", "dot"),
-        ("requests_in_flight", "requests under way", "dash"),
+    for column, name, dash, colour in (
+        ("calls_in_flight", "model calls under way", "dot", theme.PURPLE),
+        ("requests_in_flight", "requests under way", "dash", theme.GREEN),
     ):
         figure.add_scatter(
             x=frame["time"], y=frame[column], name=name, mode="lines",
-            line={"color": theme.GREEN, "width": 1.5, "dash": dash}, hovertemplate="%{y} " + name + "<extra></extra>",
+            line={"color": colour, "width": 2, "dash": dash}, hovertemplate="%{y} " + name + "<extra></extra>",
         )  # fmt: skip
     figure.update_layout(showlegend=True)
     alt = (
-        f"Of {most} connections at most, {frame['active'].mean():.1f} ran a statement on average and {held.mean():.1f} sat"
+        f"Of {wording.counted(most, 'connection')} at most, {frame['active'].mean():.1f} ran a statement on average and {held.mean():.1f} sat"
         f" in an open transaction, while {frame['calls_in_flight'].mean():.1f} model calls were under way."
     )
     return Chart(figure, alt, frame)
@@ -107,11 +119,17 @@ def waits_by_event(frame: pd.DataFrame) -> Chart:
     kinds = shown["wait_event_type"].fillna("") + ": " + shown["wait_event"].fillna("")
     names = labels(kinds.where(shown["wait_event"].notna(), "nothing: on the processor"))
     first = frame.iloc[0]
-    leads = f"{first['wait_event_type']}: {first['wait_event']}" if pd.notna(first["wait_event"]) else "running"
-    title = f"What active sessions wait for: {label(leads)} in {wording.percent(first['share'])} of the looks"
+    leads = (
+        f"{first['wait_event_type']}: {first['wait_event']}"
+        if pd.notna(first["wait_event"])
+        else "nothing but the processor"
+    )
+    title = f"What active sessions wait for: {label(leads)}, {wording.percent(first['share'])} of the times"
     figure = canvas(title, "sessions at a moment, mean", "", height=rows_height(len(shown)), from_zero=True)
     figure.add_bar(y=names, x=shown["sessions"], orientation="h", marker_color=theme.ORANGE, showlegend=False)
-    return Chart(figure, f"{title}.", frame)
+    busy = f"{float(frame['sessions'].sum()):.2f}"
+    said = "they were on the processor" if pd.isna(first["wait_event"]) else f"most waited for {leads}"
+    return Chart(figure, f"{busy} sessions ran a statement at a moment, on average; {said}.", frame)
 
 
 @drawn_from(cache_readings, empty="The server's counters were not read twice.")
@@ -136,7 +154,7 @@ def table_sizes(frame: pd.DataFrame) -> Chart:
     """Draw the largest tables: rows, dead rows, indexes."""
     parts = pd.DataFrame(
         {
-            "name": frame["name"],
+            "name": frame["name"].map(plain),
             "live": frame["heap_bytes"].fillna(0).astype(float) - frame["dead_bytes"],
             "dead": frame["dead_bytes"],
             "indexes": frame["index_bytes"].fillna(0).astype(float),
@@ -145,15 +163,15 @@ def table_sizes(frame: pd.DataFrame) -> Chart:
     )
     shown = parts.head(MOST_ROWS).iloc[::-1]
     first = frame.iloc[0]
-    title = f"Largest tables: {label(first['name'])} holds {wording.size(int(first['bytes'] or 0))}"
-    figure = canvas(title, "size (MB)", "", height=rows_height(len(shown)), from_zero=True, barmode="stack")
+    title = f"Largest tables: {label(plain(first['name']))} holds {wording.size(0 if pd.isna(first['bytes']) else int(first['bytes']))}"
+    figure = canvas(title, "size (MiB)", "", height=rows_height(len(shown)), from_zero=True, barmode="stack")
     for column, name, colour in (
         ("live", "rows", theme.BLUE), ("dead", "dead rows", theme.VERMILION), ("indexes", "indexes", theme.ORANGE),
         ("other", "long values", theme.GREY),
     ):  # fmt: skip
         figure.add_bar(
             y=labels(shown["name"]), x=shown[column] / 2**20, name=name, orientation="h", marker_color=colour,
-            hovertemplate="%{y}: %{x:.1f} MB of " + name + "<extra></extra>",
+            hovertemplate="%{y}: %{x:.1f} MiB of " + name + "<extra></extra>",
         )  # fmt: skip
     figure.update_layout(showlegend=True)
     dead = float(parts["dead"].sum() / max(1.0, parts[["live", "dead"]].to_numpy().sum()))

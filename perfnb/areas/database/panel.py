@@ -1,6 +1,7 @@
 """What the notebook on the database shows: each function takes the incident and returns something a cell displays."""
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,18 +12,16 @@ from perfnb.areas.database.calculator import PoolCalculator
 from perfnb.areas.database.index_inventory import indexes
 from perfnb.areas.database.locks import blockers, lock_tree
 from perfnb.areas.database.maintenance import tables
+from perfnb.areas.database.names import headlines, plain
+from perfnb.areas.database.overview import overview_piece
 from perfnb.areas.database.pools import pool_demand
-from perfnb.areas.database.sessions import limits, session_looks
 from perfnb.areas.database.vector_stores import advisories, collections, index_memory, vector_columns
 from perfnb.areas.database.workload import brief, top_statements, workload
-from perfnb.attribution.objects import objects
-from perfnb.attribution.statements import statement_seconds
 from perfnb.errors import NotMeasured, WrongUse
 from perfnb.plans import plan_of
 from perfnb.tuner.recorded import tunings
 from perfnb.tuner.shown import tuning_piece
-from perfnb.widgets import cards, wording
-from perfnb.widgets.cards import Tile
+from perfnb.widgets import wording
 from perfnb.widgets.chart import Chart, Missing
 from perfnb.widgets.choose import Chooser
 from perfnb.widgets.html import Piece, together
@@ -54,59 +53,8 @@ recall_curve = shows(figures.recall_curve)
 
 
 def overview(incident: "Incident") -> Piece:
-    """Return the server, how busy it was, its connections and sizes at a glance."""
-    recording = incident.recording
-    tiles = [*_server_tiles(recording), *_work_tiles(recording), *_connection_tiles(recording)]
-    return cards.tiles_piece(tiles) if tiles else Missing("Not measured. It needs a database: perfnb record --dsn DSN")
-
-
-def _server_tiles(recording: "Recording") -> list[Tile]:
-    servers = objects(recording, "server")
-    made = []
-    for server in servers.itertuples():
-        if pd.isna(server.version_num):
-            continue
-        note = "a standby" if server.is_in_recovery is True else ""
-        made.append(Tile("PostgreSQL", str(server.version), note=note or str(server.database or "")))
-        if server.statements_missing:
-            made.append(Tile("statements", "not counted", "not measured", True, str(server.statements_missing)))
-    databases = objects(recording, "database").dropna(subset=["bytes"])
-    databases = databases[databases["name"].isin(set(servers["database"].dropna()))]
-    return made + [
-        Tile("database", wording.size(int(row.bytes)), note=str(row.name)) for row in databases.itertuples(index=False)
-    ]
-
-
-def _work_tiles(recording: "Recording") -> list[Tile]:
-    try:
-        frame = workload(recording)
-        seconds = statement_seconds(recording)
-    except NotMeasured:
-        return []
-    busy = float(frame["total_exec_time_ms"].sum()) / 1000 / seconds if seconds else 0.0
-    per_request = float(frame["calls_per_request"].fillna(0).sum())
-    waits = float(frame["share_of_wait"].fillna(0).sum())
-    return [
-        Tile(
-            "statements", wording.number(int(frame["calls"].sum())), note=wording.counted(len(frame), "different one")
-        ),
-        Tile("running at a moment", f"{busy:.2f}", note="statements, mean"),
-        *([Tile("per request", f"{per_request:.1f}", note="statements")] if per_request else []),
-        *([Tile("of users' wait", wording.percent(min(1.0, waits)), note="spent in statements")] if waits else []),
-    ]
-
-
-def _connection_tiles(recording: "Recording") -> list[Tile]:
-    try:
-        looks = session_looks(recording)
-    except NotMeasured:
-        return []
-    most, known = int(looks["sessions"].max()), limits(recording)
-    return [
-        Tile("connections", str(most), note=f"of {known.usable} the server gives" if known else "at most"),
-        Tile("idle in a transaction", f"{looks['in_open_transaction'].mean():.1f}", note="connections, mean"),
-        Tile("waiting for a lock", str(int(looks["waiting_for_locks"].max())), note="sessions at most"),
-    ]
+    """Return whether it is the database, and the server, how busy it was, its connections and sizes at a glance."""
+    return overview_piece(incident.recording, _answers.of(incident).findings)
 
 
 RANKED = {
@@ -130,20 +78,28 @@ def top(incident: "Incident") -> Chooser | Missing:
     return Chooser("Statements by", found, draw)
 
 
-STATEMENT_COLUMNS = [
-    "statement", "calls", "total_exec_time_ms", "share", "mean_exec_time_ms", "p95_at_most_ms", "rows_per_call",
-    "calls_per_request", "certainty",
-]  # fmt: skip
+STATEMENT_COLUMNS = {
+    "statement": "statement", "calls": "calls", "total_exec_time_ms": "time_ms", "share": "share",
+    "mean_exec_time_ms": "mean_ms", "p95_at_most_ms": "p95_at_most_ms", "rows_per_call": "rows",
+    "calls_per_request": "per_request",
+}  # fmt: skip
+MOST_TEXT = 320
+NO_BREAK = "\u00a0"
 
 
 def statements(incident: "Incident") -> Piece:
-    """Return the statements with most time as a table: calls, times, rows, and what they are to a request."""
+    """Return the statements with most time as a table: their texts, calls, times, rows, and how often a request runs them."""
     try:
         frame = top_statements(incident.recording)
     except NotMeasured as missing:
         return not_measured(missing)
-    shown = frame.assign(statement=frame["statement"].map(lambda text: brief(text, 160)))[STATEMENT_COLUMNS]
-    return Table(shown, "Statements with most time in all; 95 of 100 calls took at most what p95 at most says")
+    if frame.empty:
+        return Missing("No statement ran while this was recorded.")
+    known = frame["certainty"].dropna()
+    guessed = "; per request from counters, so an average" if len(known) and known.min() < 1 else ""
+    texts = frame["statement"].map(lambda text: brief(text, MOST_TEXT))
+    shown = frame.assign(statement=texts)[list(STATEMENT_COLUMNS)].rename(columns=STATEMENT_COLUMNS)
+    return Table(shown.dropna(axis=1, how="all"), f"Statements with most time; rows are per call{guessed}")
 
 
 def waits_for_what(incident: "Incident") -> Piece:
@@ -157,7 +113,8 @@ def waits_for_what(incident: "Incident") -> Piece:
         return Missing("No session waited for a lock at any look.")
     indent = [" " * 4 * int(depth) + ("└ " if depth else "") for depth in tree["depth"]]
     shown = tree.assign(session=[f"{place}{pid}" for place, pid in zip(indent, tree["pid"], strict=True)])
-    shown = shown[["session", "application", "state", "query", "mode", "on", "waited_ms", "transaction_ms"]]
+    shown = shown[["session", "query", "state", "on", "mode", "waited_ms", "transaction_ms", "application"]]
+    shown = shown.assign(query=shown["query"].map(lambda text: brief(str(text or ""), MOST_TEXT)))
     blocked = wording.counted(int(heads["blocked"].max()), "session")
     return Table(shown, f"Who waits for whom when most wait; the first of a tree holds up {blocked} at most")
 
@@ -168,13 +125,20 @@ def index_inventory(incident: "Incident") -> Piece:
         frame = indexes(incident.recording)
     except NotMeasured as missing:
         return not_measured(missing)
-    columns = ["name", "table", "method", "keys", "bytes", "scans", "scans_grown", "writes_grown", "is_valid", "leans"]
-    shown = frame[columns].assign(keys=frame["keys"].map(lambda keys: ", ".join(keys or [])))
-    names = {"scans": "scans_ever", "scans_grown": "scans_seen", "writes_grown": "entries_written"}
-    return Table(
-        shown.rename(columns=names),
-        f"{wording.counted(len(shown), 'index', 'indexes')} of the app's tables, largest first",
-    )
+    broken = frame["is_valid"].eq(False).map({True: " (invalid)", False: ""})
+    shown = pd.DataFrame(
+        {
+            "index": frame["name"].map(plain) + broken,
+            "on": [f"{plain(of)} ({', '.join(keys or [])})" for of, keys in zip(frame["table"], frame["keys"], strict=True)],
+            "method": frame["method"],
+            "size": frame["bytes"].map(_size),
+            "scans_ever": frame["scans"],
+            "scans_here": frame["scans_grown"],
+            "entries_written_here": frame["writes_grown"],
+            "leans_on_it": frame["leans"].replace("", "nothing known"),
+        }
+    )  # fmt: skip
+    return Table(shown, f"{wording.counted(len(shown), 'index', 'indexes')} of the app's tables, largest first")
 
 
 def table_inventory(incident: "Incident") -> Piece:
@@ -183,46 +147,57 @@ def table_inventory(incident: "Incident") -> Piece:
         frame = tables(incident.recording)
     except NotMeasured as missing:
         return not_measured(missing)
-    columns = [
-        "name", "rows", "bytes", "dead_part", "autovacuum", "sequential_scans_grown", "index_scans_grown",
-        "modified_since_analyze", "last_autovacuum_at", "last_autoanalyze_at",
-    ]  # fmt: skip
-    names = {
-        "sequential_scans_grown": "sequential_scans_seen",
-        "index_scans_grown": "index_scans_seen",
-        "dead_part": "dead_share",
-    }
-    return Table(
-        frame[columns].rename(columns=names), f"{wording.counted(len(frame), 'table')} of the app, largest first"
+    off = frame["autovacuum"].eq(False).map({True: " (autovacuum off)", False: ""})
+    shown = pd.DataFrame(
+        {
+            "table": frame["name"].map(plain) + off,
+            "rows": frame["rows"],
+            "size": frame["bytes"].map(_size),
+            "dead_share": frame["dead_part"],
+            "read_whole_here": frame["sequential_scans_grown"],
+            "index_scans_here": frame["index_scans_grown"],
+            "changed_since_analyze": frame["modified_since_analyze"],
+            "last_vacuum": _latest(frame, "last_vacuum_at", "last_autovacuum_at"),
+            "last_analyze": _latest(frame, "last_analyze_at", "last_autoanalyze_at"),
+        }
     )
+    return Table(shown, f"{wording.counted(len(frame), 'table')} of the app, largest first; times are UTC")
+
+
+def _size(count: Any) -> str:
+    return "–" if pd.isna(count) else wording.size(float(count)).replace(" ", NO_BREAK)
+
+
+def _latest(frame: pd.DataFrame, *names: str) -> list[str]:
+    """Return the later of several moments of each row, in words."""
+    times = frame.reindex(columns=names).max(axis=1)
+    return ["never" if pd.isna(time) else wording.moment(int(time))[:16].replace(" ", NO_BREAK) for time in times]
+
+
+ORIGINS = {"generic": "as estimated", "auto_explain": "as run, from the log"}
+_PLANS = "SELECT query, plan, origin, duration_ms FROM plans ORDER BY duration_ms DESC NULLS LAST, time DESC"
 
 
 def plans(incident: "Incident") -> Chooser | Missing:
     """Return the plan of a statement, with a choice of those whose plans were recorded or imported."""
-    rows = incident.recording.query(
-        "SELECT query, plan, origin, duration_ms FROM plans ORDER BY duration_ms DESC NULLS LAST, time DESC"
-    )
     known = _order(incident.recording)
-    read: dict[str, tuple[str, Any]] = {}
-    for row in sorted(rows.itertuples(), key=lambda row: known.get(str(row.query), len(known))):
-        try:
-            read.setdefault(
-                f"{brief(str(row.query or 'a plan'), 70)} ({row.origin})",
-                (str(row.query), plan_of(json.loads(row.plan))),
-            )
-        except WrongUse:
-            continue
+    rows = sorted(incident.recording.query(_PLANS).itertuples(), key=lambda row: known.get(str(row.query), len(known)))
+    read: dict[tuple[str, str], Any] = {}
+    for row in rows:
+        with suppress(WrongUse):
+            read.setdefault((str(row.query or "a plan"), str(row.origin)), plan_of(json.loads(row.plan)))
     if not read:
         return Missing(
             "No plan was recorded. perfnb record --dsn DSN takes those of the busiest statements; perfnb import PLAN.txt reads a pasted one."
         )
-    keys = {str(place): (name, plan) for place, (name, (_, plan)) in enumerate(read.items())}
+    named = [f"{name}, {ORIGINS.get(origin, origin)}" for name, (_, origin) in zip(headlines([text for text, _ in read]), read, strict=True)]  # fmt: skip
+    plans = {str(place): (name, text, plan) for place, (name, ((text, _), plan)) in enumerate(zip(named, read.items(), strict=True))}  # fmt: skip
 
     def draw(key: str) -> Piece:
-        name, plan = keys[key]
-        return PlanView(plan, name)
+        name, text, plan = plans[key]
+        return together([PlanView(plan, name), Missing(brief(text, 600))])
 
-    return Chooser("Plan of", {name: key for key, (name, _) in keys.items()}, draw)
+    return Chooser("Plan of", {name: key for key, (name, _, _) in plans.items()}, draw)
 
 
 def _order(recording: "Recording") -> dict[str, int]:
@@ -246,11 +221,27 @@ def vectors(incident: "Incident") -> Piece:
         except NotMeasured:
             continue
         if len(frame):
-            pieces.append(Table(frame.dropna(axis=1, how="all"), caption))
+            pieces.append(Table(_readable(frame), caption))
     pieces += [Missing(said) for said in advisories(recording)]
     if not pieces:
         return Missing("No vectors were seen: neither a column of pgvector nor a collection of a vector store.")
     return together(pieces)
+
+
+def _readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return ``frame`` with sizes in words, names without their schema, the server only where there are several."""
+    shown = frame.dropna(axis=1, how="all").drop(columns=["time"], errors="ignore")
+    if "server" in shown and shown["server"].nunique() < 2:
+        shown = shown.drop(columns="server")
+    for name in ("table", "index"):
+        if name in shown:
+            shown[name] = shown[name].map(plain)
+    sizes = [str(name) for name in shown if str(name).endswith("bytes")]
+    shown = shown.assign(**{name: shown[name].map(_size) for name in sizes})
+    words = {name: name.replace("_bytes", "_size") for name in sizes if name.endswith("_bytes")}
+    if "fits_build" in shown:
+        shown["fits_build"] = shown["fits_build"].map({True: "yes", False: "no"}).fillna("–")
+    return shown.rename(columns=words | {"bytes": "size", "part_of_cache": "cache_share"})
 
 
 def tuned(incident: "Incident") -> Piece:

@@ -174,8 +174,8 @@ def top_statements(recording: Recording, by: str = "total", *, limit: int = 20) 
     out. All figures are of the time that was observed, none since the server's last reset but longest_ms.
     """
     frame = workload(recording).drop(columns=["shape", "queryids"])
-    order = pd.to_numeric(frame[_ORDERS[by]], errors="coerce")
-    return frame[order > 0].assign(order=order).nlargest(limit, "order").drop(columns="order").reset_index(drop=True)
+    frame["order"] = pd.to_numeric(frame[_ORDERS[by]], errors="coerce")
+    return frame[frame["order"] > 0].nlargest(limit, "order").drop(columns="order").reset_index(drop=True)
 
 
 _LOOKS = """
