@@ -7,7 +7,7 @@
 (tests/planted/plain_app.py); ``--app shop`` in one with threads and SQLAlchemy on a database of its own
 (tests/planted/shop_app.py).
 
-Each incident is staged for real: demo stack, proxy and sources, a recording, all checks of all areas. ``rank`` is the
+Each incident is staged for real (but for those of bench/recorded.py): demo stack, proxy and sources, a recording, all checks of all areas. ``rank`` is the
 cause's place among the findings of its own area, as a part of the wait and a part of the dollars can't be compared.
 ``false`` is what was named, in any area, and is neither the staged cause nor one of the consequences declared beside its
 fault. Beside them stand the dollars of the recording and those of the provider's own bill; in the area costs they must
@@ -26,11 +26,16 @@ from pathlib import Path
 
 from perfnb import checklist
 from perfnb.attribution.money import spent_usd
+from perfnb.checklist import catalogue
 from perfnb.demo.faults import FAULTS
 from perfnb.recording import Recording
 from perfnb.staging import BILL, DEMO_APP, StagedApp, record_demo
 
 BILL_TOLERANCE = 0.02
+
+
+sys.path.insert(0, str(Path(__file__).parent))
+from recorded import RECORDED  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ def main() -> int:
         healthy = pool.submit(_named, Path(folder), None, app, options)
         incidents = list(pool.map(lambda cause: _stage(Path(folder), cause, app, options), causes))
         named_healthy = healthy.result().everywhere
+        if options.app == "demo":
+            incidents += [_recorded(Path(folder), cause, options) for cause in RECORDED if _is_wanted(cause, options)]
     result = {
         "schema": 1,
         "incidents": [asdict(incident) for incident in incidents],
@@ -145,6 +152,26 @@ def _stage(folder: Path, cause: str, app: StagedApp, options: argparse.Namespace
     return Incident(cause, fault.area, "live", rank, named.everywhere, false, *dollars)
 
 
+def _is_wanted(cause: str, options: argparse.Namespace) -> bool:
+    return options.area in (None, catalogue()[cause].area) and (not options.only or cause in options.only)
+
+
+def _recorded(folder: Path, cause: str, options: argparse.Namespace) -> Incident:
+    """Make a recording that contains ``cause``, which can't be staged live, and judge it."""
+    home = options.keep or folder
+    path = home / cause / "incident.perfnb"
+    if not options.again:
+        RECORDED[cause](home / "healthy" / "incident.perfnb", path)
+    with Recording.open(path) as recording:
+        everywhere = [finding.cause for finding in checklist.run(recording).findings]
+        in_area = [finding.cause for finding in checklist.run(recording, area=catalogue()[cause].area).findings]
+    rank = in_area.index(cause) + 1 if cause in in_area else None
+    print(f"  {cause}: {', '.join(everywhere) or 'nothing named'}", file=sys.stderr)
+    return Incident(
+        cause, catalogue()[cause].area, "recording", rank, everywhere, [each for each in everywhere if each != cause]
+    )
+
+
 def _named(folder: Path, cause: str | None, app: StagedApp, options: argparse.Namespace) -> Named:
     """Stage ``cause`` (or nothing) and return the causes perfnb names, first one first."""
     name = cause or "healthy"
@@ -179,8 +206,9 @@ def as_table(incidents: Iterable[Incident], healthy: list[str]) -> str:
         verdict = {1: "yes", None: "**missed**"}.get(incident.rank, f"**no, as number {incident.rank}**")
         others = [each for each in incident.named if each != incident.cause and each not in incident.false]
         off = "" if incident.bill_error is None else f"{abs(incident.bill_error):.1%}"
+        how = "" if incident.staged == "live" else " (recorded)"
         lines.append(
-            f"| {incident.cause} | {incident.area} | {verdict} | {', '.join(others)} | {', '.join(incident.false)} | {off} |"
+            f"| {incident.cause}{how} | {incident.area} | {verdict} | {', '.join(others)} | {', '.join(incident.false)} | {off} |"
         )
     lines.append(f"| (healthy app) | | {'nothing named' if not healthy else '**named**'} | | {', '.join(healthy)} | |")
     return "\n".join(lines)

@@ -151,7 +151,9 @@ class Shop:
             word = max(asked.split(), key=len)
             session.scalars(select(Visit.id).where(Visit.asked.icontains(word)).limit(3)).all()
         if does("sort-spill"):
-            session.execute(select(Visit.asked).order_by(func.md5(Visit.asked), Visit.id).offset(5000).limit(1)).all()
+            session.execute(
+                select(Visit.asked).order_by(func.md5(Visit.asked), Visit.id).offset(200_000).limit(1)
+            ).all()
 
     def prompt(self, customer: Customer, books: list[Any], asked: str) -> list[dict[str, str]]:
         shelf = "\n".join(f"{number}. {row.title}: {row.blurb}" for number, row in enumerate(books, 1))

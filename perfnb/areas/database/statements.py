@@ -2,7 +2,9 @@
 
 import pandas as pd
 
+from perfnb.areas.database.buffers import low_cache_hit_ratio
 from perfnb.areas.database.loops import repeated
+from perfnb.areas.database.plans import sort_spill, stale_statistics
 from perfnb.areas.database.workload import (
     brief,
     felt_severity,
@@ -15,6 +17,7 @@ from perfnb.areas.database.workload import (
 )
 from perfnb.attribution.shapes import CHANGES
 from perfnb.checklist import check
+from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding, Severity
 from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
@@ -55,6 +58,10 @@ def unfinished(recording: Recording, *, longer_than_ms: float) -> pd.DataFrame:
     )
 
 
+LEFT_TO_EXPLAIN = 0.1
+"""A part of the database's time below this, beside what another cause explains, is not worth a finding of its own."""
+
+
 @check("slow-statement", area="database")
 def slow_statement(
     recording: Recording,
@@ -70,7 +77,8 @@ def slow_statement(
     """A statement takes long: above the objective, or far above the others and most of what the database does (R54).
 
     Judged on what ran in the window, never on totals since a reset, and not by time spent waiting for locks.
-    Statements that were cancelled are not counted by the server; those that sessions were seen to run are.
+    Statements that were cancelled are not counted by the server; those that sessions were seen to run are. What old
+    statistics, spills and reads from outside shared buffers explain counts there.
 
     Source: C23, C24, E52, E57, E58; PostgreSQL manual, pg_stat_statements
     """
@@ -88,7 +96,11 @@ def slow_statement(
         slowest = "" if judged.empty else f"; the slowest takes {mean.max():.1f} ms (mean), objective {limit.value} ms"
         return Clear(f"{len(judged)} statements ran {least} times or more{slowest}")
     worst = slow.iloc[0]
-    share = min(1.0, float(slow["total_exec_time_ms"].sum()) / total_ms)
+    why = _explained(recording, objectives)
+    part = min(1.0, float(slow["total_exec_time_ms"].sum()) / total_ms)
+    share = part - sum(why.values())
+    if share < LEFT_TO_EXPLAIN:
+        return Clear(f"{len(slow)} slow statements, which {' and '.join(why)} explain: {brief(worst['statement'], 60)}")
     return Finding(
         title=f"{_counted(slow)} {worst['mean_exec_time_ms']:.0f} ms a call: {brief(worst['statement'], 60)}",
         severity=severity(
@@ -97,7 +109,7 @@ def slow_statement(
         share=share,
         symptom="database time",
         evidence=(
-            f"{worst['calls']:.0f} calls, mean {worst['mean_exec_time_ms']:.0f} ms, longest {worst['longest_ms']:.0f} ms, {share:.0%} of the database's time; objective {limit.value} ms (C23)",
+            f"{worst['calls']:.0f} calls, mean {worst['mean_exec_time_ms']:.0f} ms, longest {worst['longest_ms']:.0f} ms, {part:.0%} of the database's time; objective {limit.value} ms (C23)",
             *of_requests(worst),
             *_read(worst),
         ),
@@ -106,6 +118,21 @@ def slow_statement(
         frame=shown(slow),
         figure="top_statements",
     )
+
+
+def _explained(recording: Recording, objectives: Objectives) -> dict[str, float]:
+    """Return the causes that tell why statements are slow, not only that they are, with their share of the time."""
+    found = {}
+    for cause, function in (
+        ("stale-statistics", stale_statistics), ("sort-spill", sort_spill), ("low-cache-hit-ratio", low_cache_hit_ratio),
+    ):  # fmt: skip
+        try:
+            answer = function(recording, objectives)
+        except NotMeasured:
+            continue
+        if isinstance(answer, Finding):
+            found[cause] = answer.share
+    return found
 
 
 def _with_unfinished(recording: Recording, limit_ms: float, least: int) -> tuple[pd.DataFrame, float]:

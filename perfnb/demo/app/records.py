@@ -17,7 +17,7 @@ RATING = "SELECT stars FROM ratings WHERE message_id = %s"
 MESSAGES = "SELECT * FROM messages WHERE session_id = %s"
 WORDS = "SELECT id, session_id FROM messages WHERE content ILIKE %s ORDER BY id DESC LIMIT 5"
 VOLUME = "SELECT count(*), sum(length(content)) FROM messages WHERE session_id = %s"
-RANKING = "SELECT session_id, content FROM messages ORDER BY content, id OFFSET 2000 LIMIT 1"
+RANKING = "SELECT session_id, content FROM messages ORDER BY content, id OFFSET 90000 LIMIT 1"
 STATISTICS = """
 SELECT r.stars, count(*) FROM archive a JOIN messages m ON m.id = a.message_id JOIN ratings r ON r.message_id = m.id
 WHERE a.topic = %s GROUP BY r.stars

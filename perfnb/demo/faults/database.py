@@ -36,6 +36,13 @@ def documents(rows: int) -> tuple[str, ...]:
 
 RARE_LANGUAGE = """UPDATE documents SET about = '{"language": "de"}' WHERE id % 100 <> 0"""
 
+# Each reads all messages; none makes half of the reading.
+REPORTS = (
+    "SELECT role, avg(length(content)) FROM messages GROUP BY role",
+    "SELECT date_trunc('hour', created_at), count(*) FROM messages GROUP BY 1",
+    "SELECT count(DISTINCT left(content, 2)) FROM messages",
+    "SELECT max(md5(content)) FROM messages",
+)
 # Twenty thousand passages in twenty lists, of which half are looked through for each search.
 IVFFLAT = (
     *documents(20_000),
@@ -286,6 +293,18 @@ FAULTS = (
         consequences=("unstable-statement",),
     ),
     Fault(
+        "read-load-on-primary",
+        "database",
+        "Four reports are made again and again on the server that the app writes to.",
+        database={
+            "sql": past(200_000),
+            "jobs": [
+                {"name": f"report {number}", "sql": report, "every_s": 0} for number, report in enumerate(REPORTS)
+            ],
+        },
+        consequences=("slow-statement", "missing-index", "sort-spill"),
+    ),
+    Fault(
         "uncached-session-reads",
         "database",
         "The customer's session, with half a megabyte of preferences, is read three times for each question.",
@@ -318,6 +337,13 @@ FAULTS = (
         "Thirty thousand passages have embeddings and no index on them.",
         database={"sql": documents(30_000)},
         consequences=("slow-statement", "redundant-prompt-text"),
+    ),
+    Fault(
+        "wrong-vector-index",
+        "database",
+        "A vector index stands behind shared buffers of a third of its size.",
+        database={"settings": {"shared_buffers": "1MB"}},
+        consequences=("low-cache-hit-ratio",),
     ),
     Fault(
         "vector-search-parameters",
