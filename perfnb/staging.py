@@ -1,6 +1,8 @@
 """Stage an incident: the demo stack with perfnb's sources around it, recorded, judged and written up."""
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -180,7 +182,9 @@ def show_demo(path: Path, faults: Sequence[str], *, seconds: float, time_scale: 
         stage.demo.start_workload(stage.users_url, SHOWN_FOR_S)
         tell(f"recording; JupyterLab opens in {seconds:.0f} s, when there is something to see, and the app runs on")
         time.sleep(seconds)
-        notebooks.lab(str(path), port=None, open_browser=True)
+        reaching = {**os.environ, **({"PERFNB_DSN": stage.demo.dsn} if stage.demo.dsn else {})}
+        run = partial(subprocess.run, env=reaching)  # to try changes of the database; no recording holds a password
+        notebooks.lab(str(path), port=None, open_browser=True, run=run)
 
 
 def _every(turns: int, tell: Tell) -> Callable[[Mapping[str, Any]], None]:

@@ -94,7 +94,8 @@ def connections_over_time(frame: pd.DataFrame) -> Chart:
     for column, name, colour in STATES:
         figure.add_scatter(
             x=frame["time"], y=frame[column], name=name, stackgroup="sessions", mode="lines",
-            line={"color": colour, "width": 0.5}, fillcolor=colour, hovertemplate="%{y} " + name + "<extra></extra>",
+            line={"color": colour, "width": 0.5}, fillcolor=None if column == "idle" else colour,
+            hovertemplate="%{y} " + name + "<extra></extra>",
         )  # fmt: skip
     for column, name, dash, colour in (
         ("calls_in_flight", "model calls under way", "dot", theme.PURPLE),

@@ -84,7 +84,7 @@ STATEMENT_COLUMNS = {
     "calls_per_request": "per_request",
 }  # fmt: skip
 MOST_TEXT = 320
-NO_BREAK = "\u00a0"
+NO_BREAK, NO_BREAK_HYPHEN = "\u00a0", "\u2011"
 
 
 def statements(incident: "Incident") -> Piece:
@@ -165,13 +165,18 @@ def table_inventory(incident: "Incident") -> Piece:
 
 
 def _size(count: Any) -> str:
-    return "–" if pd.isna(count) else wording.size(float(count)).replace(" ", NO_BREAK)
+    return "–" if pd.isna(count) else _unbroken(wording.size(float(count)))
 
 
 def _latest(frame: pd.DataFrame, *names: str) -> list[str]:
     """Return the later of several moments of each row, in words."""
     times = frame.reindex(columns=names).max(axis=1)
-    return ["never" if pd.isna(time) else wording.moment(int(time))[:16].replace(" ", NO_BREAK) for time in times]
+    return ["never" if pd.isna(time) else _unbroken(wording.moment(int(time))[:16]) for time in times]
+
+
+def _unbroken(text: str) -> str:
+    """Return ``text`` such that no line ends within it."""
+    return text.replace(" ", NO_BREAK).replace("-", NO_BREAK_HYPHEN)
 
 
 ORIGINS = {"generic": "as estimated", "auto_explain": "as run, from the log"}
