@@ -107,9 +107,13 @@ def lab(
     port: int | None = None,
     open_browser: bool = True,
     folder: Path | None = None,
+    variables: Mapping[str, str] | None = None,
     run: Run = subprocess.run,
 ) -> int:
-    """Open JupyterLab on a copy of the notebooks whose target is ``target``; return its exit code when it ends."""
+    """Open JupyterLab on a copy of the notebooks whose target is ``target``; return its exit code when it ends.
+
+    Its kernels see ``variables`` besides this process' own.
+    """
     copies = copy_for(target, folder or Path("perfnb-out") / "notebooks")
     command = [sys.executable, "-m", "jupyterlab", str(copies), "--ServerApp.ip=127.0.0.1"]
     command += [f"--ServerApp.port={port}"] if port else []
@@ -118,7 +122,7 @@ def lab(
     # Ctrl-C is JupyterLab's to answer: it asks whether to stop. A handler, unlike SIG_IGN, is not passed on to it.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        return run(command, check=False).returncode
+        return run(command, check=False, env={**os.environ, **(variables or {})}).returncode
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -1,8 +1,6 @@
 """Stage an incident: the demo stack with perfnb's sources around it, recorded, judged and written up."""
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -182,9 +180,8 @@ def show_demo(path: Path, faults: Sequence[str], *, seconds: float, time_scale: 
         stage.demo.start_workload(stage.users_url, SHOWN_FOR_S)
         tell(f"recording; JupyterLab opens in {seconds:.0f} s, when there is something to see, and the app runs on")
         time.sleep(seconds)
-        reaching = {**os.environ, **({"PERFNB_DSN": stage.demo.dsn} if stage.demo.dsn else {})}
-        run = partial(subprocess.run, env=reaching)  # to try changes of the database; no recording holds a password
-        notebooks.lab(str(path), port=None, open_browser=True, run=run)
+        variables = {"PERFNB_DSN": stage.demo.dsn}  # to try changes of the database; no recording holds a password
+        notebooks.lab(str(path), port=None, open_browser=True, variables=variables)
 
 
 def _every(turns: int, tell: Tell) -> Callable[[Mapping[str, Any]], None]:

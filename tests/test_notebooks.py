@@ -200,11 +200,13 @@ def test_the_wheel_comes_before_the_checkout_and_neither_is_an_error(tmp_path):
 def test_lab_opens_copies_whose_target_is_set_and_keeps_what_was_typed(recorded, tmp_path):
     commands = []
 
-    def run(command, check):
+    def run(command, check, env):
         commands.append(command)
-        return subprocess.CompletedProcess(command, 7)
+        assert env["PATH"]
+        return subprocess.CompletedProcess(command, 7 if "PERFNB_DSN" in env else 0)
 
-    assert notebooks.lab(str(recorded.path), port=8899, open_browser=False, folder=tmp_path, run=run) == 7
+    given = {"port": 8899, "open_browser": False, "variables": {"PERFNB_DSN": "postgresql://nowhere"}}
+    assert notebooks.lab(str(recorded.path), folder=tmp_path, run=run, **given) == 7
     assert commands[0][:3] == [sys.executable, "-m", "jupyterlab"]
     assert {"--ServerApp.ip=127.0.0.1", "--ServerApp.port=8899", "--no-browser"} <= set(commands[0])
     copies = Path(commands[0][3])
