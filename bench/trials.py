@@ -158,7 +158,7 @@ def tried_on_demo(slower: float, *, neighbour: bool, seconds: float = 8.0, rate:
             changing=_changing,
             progress=progress,
         )
-    found = result.metrics[0]
+    found = next(each for each in result.metrics if each.name == result.primary)
     return {
         "planted": slower, "neighbour": bool(joined), "outcome": result.outcome, "pairs": result.pairs,
         "void": result.void_pairs, "measured": [found.low - 1, found.ratio - 1, found.high - 1],
