@@ -48,7 +48,9 @@ class Choice:
 
     def estimated(self, given: Setting) -> Setting:
         """Return ``given`` as the estimated change takes it; raises NotMeasured where nothing is known of it."""
-        return self.way.estimated(given) if self.way else given
+        if self.way is None:
+            return given
+        return self.way.estimated({each.name: each.default for each in self.parameters} | dict(given))
 
     def value(self, given: Setting, now: Any) -> Any:
         """Return the knob's value for ``given`` on top of what holds ``now``; None where no knob can do it."""
@@ -65,6 +67,8 @@ def choices(recording: Recording, target: Target, findings: Iterable[Finding]) -
     fitting = changes_for(found)
     rest = [each for each in changes() if each not in fitting]
     estimated = [_estimated(each, recording, found, named) for each in (*fitting, *rest)]
+    # those of the database that nothing found asks for stand after those of the model calls
+    estimated.sort(key=lambda each: each.way is not None and not each.causes)
     return (*estimated, *_of_database(recording), *_settings(all_knobs(recording, target)))
 
 
