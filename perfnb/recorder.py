@@ -1,6 +1,7 @@
 """Record a target: start the sources that can work, keep them running, stop them in order and seal."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -25,8 +26,13 @@ Tell = Callable[[str], None]
 
 
 def default_path(now: datetime | None = None) -> Path:
-    """Return where a recording goes when no --out is given: perfnb-DATE-TIME.perfnb in the working directory."""
-    return Path(f"perfnb-{now or datetime.now(UTC):%Y%m%d-%H%M%S}.perfnb")
+    """Return where a recording goes when no --out is given: perfnb-DATE-TIME.perfnb in the working directory.
+
+    A second one of the same second ends in -2, a third in -3.
+    """
+    name = f"perfnb-{now or datetime.now(UTC):%Y%m%d-%H%M%S}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(path for path in (Path(f"{each}.perfnb") for each in names) if not path.exists())
 
 
 class Recorder:

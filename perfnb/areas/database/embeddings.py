@@ -148,14 +148,21 @@ def retrieved_pieces(recording: Recording) -> pd.DataFrame:
 
 @check("chunk-size", area="database")
 def chunk_size(
-    recording: Recording, objectives: Objectives, *, least: int = 30, requests: int = 3, min_part: float = 0.5
+    recording: Recording,
+    objectives: Objectives,
+    *,
+    least: int = 30,
+    requests: int = 3,
+    min_part: float = 0.5,
+    nearly_all: float = 0.8,
 ) -> Finding | Clear:
     """Documents are cut into pieces too small to say something by themselves, or too large to be about one thing (R76).
 
     Told by the tokens of texts that are embedded to be stored, and of passages in prompts: half of them below 64 tokens
-    and cut at a size (about as long as each other; entries that are short by nature differ), or half above 1,500. The
-    guides name 1,024 tokens; small pieces are exact and many, large ones cost context. Neither is wrong by itself, so
-    only what lies far outside is named.
+    and cut at a size (about as long as each other; entries that are short by nature differ), or half above 1,500. Of
+    passages in prompts nearly all must be that large: where some are, whole documents were put beside them, which is
+    large-context's matter. The guides name 1,024 tokens; small pieces are exact and many, large ones cost context.
+    Neither is wrong by itself, so only what lies far outside is named.
 
     Source: E25
     """
@@ -173,7 +180,7 @@ def chunk_size(
         small, large = float((frame["tokens"] < fine).mean()), float((frame["tokens"] > coarse).mean())
         if small >= min_part and _is_cut_alike(frame["tokens"]):
             return _cut(name, frame, small, fine / max(1.0, float(frame["tokens"].median())), "small")
-        if large >= min_part:
+        if large >= (nearly_all if name == "retrieved" else min_part):
             return _cut(name, frame, large, float(frame["tokens"].median()) / coarse, "large")
     sizes = ", ".join(f"{len(frame):,} {name} pieces of {frame['tokens'].median():,.0f} tokens" for name, frame in told.items())  # fmt: skip
     return Clear(f"{sizes} (medians); named below {fine:,.0f} and above {coarse:,.0f}")

@@ -1,5 +1,7 @@
 """Single statements: one that is slow, one that is cheap but runs too often, one that varies."""
 
+import math
+
 import pandas as pd
 
 from perfnb.areas.database.buffers import low_cache_hit_ratio
@@ -77,8 +79,9 @@ def slow_statement(
     """A statement takes long: above the objective, or far above the others and most of what the database does (R54).
 
     Judged on what ran in the window, never on totals since a reset, and not by time spent waiting for locks.
-    Statements that were cancelled are not counted by the server; those that sessions were seen to run are. What old
-    statistics, spills and reads from outside shared buffers explain counts there.
+    Statements that were cancelled are not counted by the server; those that sessions were seen to run are. Where spans
+    alone timed a statement its median counts, and an insert, of who knows how many rows, is held to the objective only.
+    What old statistics, spills and reads from outside shared buffers explain counts there.
 
     Source: C23, C24, E52, E57, E58; PostgreSQL manual, pg_stat_statements
     """
@@ -87,10 +90,12 @@ def slow_statement(
     judged = frame[frame["kind"].isin(_JUDGED) & (frame["calls"] >= least)]
     judged = judged[~judged["shape"].isin(waits_for_locks(recording))]
     others = pd.Series([_typical_ms(judged, shape) for shape in judged["shape"]], judged.index, dtype=float)
-    mean = judged["mean_exec_time_ms"]
+    mean, by_spans = judged["mean_exec_time_ms"], judged["seen_by"] == "traces"
+    mean = mean.mask(by_spans, judged[["mean_exec_time_ms", "p50_ms"]].min(axis=1))
     busy = judged["calls_per_s"] * mean >= busy_ms_per_s
     felt = (judged["share_of_wait"] >= min_share_of_wait) | (judged["share_of_wait"].isna() & busy)
     stands_out = (mean >= min_ms) & (mean >= times_typical * others) & (judged["share"] >= min_share) & felt
+    stands_out &= ~(by_spans & (judged["kind"] == "insert"))
     slow = judged[(mean > limit.value) | stands_out]
     if slow.empty:
         slowest = "" if judged.empty else f"; the slowest takes {mean.max():.1f} ms (mean), objective {limit.value} ms"
@@ -226,12 +231,15 @@ def unstable_statement(
     slow_calls: float = 3,
     min_share: float = 0.1,
     min_share_of_wait: float = 0.05,
+    times_others: float = 3,
 ) -> Finding | Clear:
     """A statement is fast in most calls and very slow in some (R56).
 
     One outlier is not enough: from the deviation follows a least number of calls far from the mean (each is at most as
     far as the longest). Counters hold no percentile, and mean plus deviations is none; a bound is given (Cantelli's
     inequality), and real percentiles where spans timed the statement. What mostly waits for locks is lock-waits' matter.
+    Spans hold the app's own delays, which all statements share: where they alone timed it, it must vary far more than
+    the others.
 
     Source: C24
     """
@@ -243,7 +251,9 @@ def unstable_statement(
     far = judged["calls"].astype(float) * deviation**2 / farthest**2
     felt = (judged["share"] >= min_share) | (judged["share_of_wait"] >= min_share_of_wait)
     varies = (deviation >= min_variation * mean) & (deviation >= min_deviation_ms) & (far >= slow_calls)
-    found = judged.assign(slow_calls_at_least=far)[varies & felt]
+    others = pd.Series([_deviation_of_others(judged, shape) for shape in judged["shape"]], judged.index, dtype=float)
+    own = (judged["seen_by"] != "traces") | (deviation >= times_others * others)
+    found = judged.assign(slow_calls_at_least=far)[varies & felt & own]
     if found.empty:
         return Clear(
             f"{len(judged)} statements ran {least} times or more; none deviates by {min_variation:g} times its mean and {min_deviation_ms:.0f} ms in {slow_calls:.0f} calls or more"
@@ -266,6 +276,13 @@ def unstable_statement(
         frame=shown(found, "slow_calls_at_least"),
         figure="top_statements",
     )
+
+
+def _deviation_of_others(frame: pd.DataFrame, shape: str) -> float:
+    """Return by how many ms the calls of all other statements deviate from their means, NaN without such."""
+    others = frame[frame["shape"] != shape]
+    calls = float(others["calls"].sum())
+    return math.sqrt(float((others["calls"] * others["stddev_exec_time_ms"] ** 2).sum()) / calls) if calls else math.nan
 
 
 def _percentile(row: pd.Series) -> str:

@@ -270,7 +270,7 @@ def test_staged_on_a_server(tmp_path: Path, is_healthy: bool) -> None:
     with postgres_18(PRELOADED) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
         for text in filter(str.strip, TABLES.split(";\n")):
             connection.execute(text)  # type: ignore[call-overload]
-        connection.execute("ANALYZE tickets" if is_healthy else "SELECT 1")
+        connection.execute("ANALYZE tickets" if is_healthy else "SELECT pg_stat_force_next_flush()")
         connection.execute("SET work_mem = '64MB'" if is_healthy else "SET work_mem = '256kB'")
         often = Intervals(activity_s=60, samples_s=60, statements_s=0.5, catalog_s=0.5)
         with made.writer() as writer, Postgres(writer.write, dsn, intervals=often):

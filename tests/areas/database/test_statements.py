@@ -169,13 +169,41 @@ def test_an_unstable_statement_gets_a_bound_and_no_invented_percentile(tmp_path:
 
 
 def test_spans_give_real_percentiles(tmp_path: Path) -> None:
-    rows = traced(40, (REPORT.replace("$1", "%s"), 1, 5), ms=1000)
-    timed = [row for row in rows["spans"] if row.get("statement")]
+    rows = traced(40, (REPORT.replace("$1", "%s"), 1, 5), (ADD, 1, 1), ms=1000)
+    timed = [row for row in rows["spans"] if row.get("statement") and row["statement"] != ADD]
     for row in timed[::5]:
         row["duration_ms"] = 700.0
     said = answer(tmp_path, "unstable-statement", **rows)
     assert isinstance(said, Finding)
     assert said.evidence[1] == "timed by 40 spans: median 5.0 ms, p95 700.0 ms"
+
+
+@pytest.mark.parametrize(("also_held_up", "names"), [(0.0, True), (100.0, True), (400.0, False), (700.0, False)])
+def test_what_holds_up_all_statements_is_the_apps_own(tmp_path: Path, also_held_up: float, names: bool) -> None:
+    rows = traced(40, (SEARCH, 1, 5), (ADD, 1, 1), ms=2000)
+    for row in [each for each in rows["spans"] if each.get("statement")][::10]:
+        row["duration_ms"] = 700.0
+    for row in [each for each in rows["spans"] if each.get("statement") == ADD][::5]:
+        row["duration_ms"] += also_held_up
+    assert isinstance(answer(tmp_path / "spans", "unstable-statement", **rows), Finding) is names
+    counters = snapshots(bimodal(40, 0.1, 5, 700), counted(ADD, calls=40, ms=80, deviation_ms=200))
+    assert isinstance(answer(tmp_path / "both", "unstable-statement", **rows, statements=counters), Finding)
+
+
+@pytest.mark.parametrize(
+    ("statement", "ms", "held_up_ms", "names"),
+    [
+        (SEARCH, 180, 0, True),
+        (ADD, 180, 0, False),  # of who knows how many rows
+        (ADD, 1200, 0, True),
+        (SEARCH, 5, 9000, False),  # five in forty are held up: the mean is 1,130 ms, the median 5
+    ],
+)
+def test_slow_by_spans_alone(tmp_path: Path, statement: str, ms: float, held_up_ms: float, names: bool) -> None:
+    rows = traced(40, (statement, 1, ms), (HISTORY, 3, 1), ms=3000)
+    for row in [each for each in rows["spans"] if each.get("statement") == statement][::8]:
+        row["duration_ms"] += held_up_ms
+    assert isinstance(answer(tmp_path, "slow-statement", **rows), Finding) is names
 
 
 @pytest.mark.parametrize(("fast", "slow", "part"), [(1, 900, 0.03), (2, 300, 0.06), (10, 50, 0.3), (5, 6, 0.5)])

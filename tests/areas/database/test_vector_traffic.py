@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,14 @@ def test_chunk_size_by_what_is_embedded(tmp_path: Path, tokens: tuple[int, ...],
 def test_chunk_size_by_what_is_put_into_prompts(tmp_path: Path, each: int, named: bool) -> None:
     calls = [call(n * 1200, 1000, passages=4, passage_tokens=4 * each, input_tokens=5 * each) for n in range(20)]
     assert isinstance(answer(tmp_path, "chunk-size", calls=calls), Finding) is named
+
+
+def test_whole_documents_beside_pieces_are_another_matter(tmp_path: Path) -> None:
+    sizes = json.dumps([{"role": "user", "tokens_of_passages": [40, 90, 3500, 3500, 3500]}])
+    calls = [
+        call(n * 1200, 1000, passages=5, passage_tokens=10_630, input_tokens=11_000, messages=sizes) for n in range(20)
+    ]
+    assert isinstance(answer(tmp_path, "chunk-size", calls=calls), Clear)
 
 
 def test_questions_are_no_pieces(tmp_path: Path) -> None:
