@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +215,7 @@ def test_chunk_size_by_what_is_put_into_prompts(tmp_path: Path, each: int, named
 
 
 def test_whole_documents_beside_pieces_are_another_matter(tmp_path: Path) -> None:
-    sizes = json.dumps([{"role": "user", "tokens_of_passages": [40, 90, 3500, 3500, 3500]}])
+    sizes = [{"role": "user", "tokens_of_passages": [40, 90, 3500, 3500, 3500]}]
     calls = [
         call(n * 1200, 1000, passages=5, passage_tokens=10_630, input_tokens=11_000, messages=sizes) for n in range(20)
     ]
