@@ -91,7 +91,9 @@ class PgBouncer(Polled):
     def found(self, rows: Rows) -> str:
         """Return how many pools a look saw."""
         pools = [row["name"] for _, row in rows if row.get("kind") == "pool"]
-        return f"PgBouncer with {len(pools)} pools" + (f": {', '.join(pools[:5])}" if pools else "")
+        return f"PgBouncer with {len(pools)} pool{'' if len(pools) == 1 else 's'}" + (
+            f": {', '.join(pools[:5])}" if pools else ""
+        )
 
     def close(self) -> None:
         """Close the connection; the next look makes a new one."""

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -16,10 +17,10 @@ Rows = Iterable[tuple[str, Row]]
 """Rows, each with the table it goes into."""
 
 
-class Polled:
+class Polled(ABC):
     """Calls :meth:`look` at once, every ``interval_s``, and once more at the end, and writes what it returns.
 
-    A subclass gives ``name``, :meth:`look`, which raises a PerfnbError where nothing answers, and :meth:`close`.
+    A subclass gives ``name``, :meth:`look`, which raises a PerfnbError where nothing answers, and :meth:`close` where it keeps a connection.
     A server that goes away is told on the timeline once and asked again at the next look.
     """
 
@@ -34,11 +35,11 @@ class Polled:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @abstractmethod
     def look(self) -> Rows:
         """Return what one look saw."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 -- nothing to close is the usual case
         """Let go of the connection."""
 
     def found(self, rows: Rows) -> str:

@@ -268,6 +268,7 @@ def _verdict(advice: PoolAdvice, releases: bool, processes: int, wanted: int) ->
 def _reasons(
     advice: PoolAdvice, arrival_per_s: float, hold_ms: float, sql_ms: float, processes: int, releases: bool
 ) -> tuple[str, ...]:
+    where = "its one pool" if processes == 1 else f"each of {processes} pools"
     said = [
         f"{arrival_per_s:.3g} requests/s × {hold_ms:.4g} ms held = {advice.needed_now:.3g} connections in use on average"
     ]
@@ -277,10 +278,10 @@ def _reasons(
             f"{advice.needed_released:.2g}: change the scope first, then the size"
         )
     said.append(
-        f"{advice.per_process} in each of {processes} pools ({advice.total} in all): with independent arrivals all of one "
+        f"{advice.per_process} in {where} ({advice.total} in all): with independent arrivals all of one "
         f"pool are taken in less than {ALL_TAKEN:.0%} of the moments"
         if advice.per_process >= room_for((advice.needed_released if releases else advice.needed_now) / processes)
-        else f"{advice.per_process} in each of {processes} pools ({advice.total} in all) is what the server allows: requests will queue"
+        else f"{advice.per_process} in {where} ({advice.total} in all) is what the server allows: requests will queue"
     )
     if advice.may_open is not None:
         verb = "more than" if advice.may_open > advice.server_takes else "within"
