@@ -42,6 +42,8 @@ def version(request: pytest.FixtureRequest) -> int:
 def dsn(version: int) -> Iterator[str]:
     with servers.running(version) as dsn:
         run(dsn, *SCHEMA.split(";"))
+        if version >= 14:  # counters reach the server's statistics a while after what they count
+            until(lambda: bool(run(dsn, "SELECT 1 FROM pg_stat_wal WHERE wal_bytes > 0")))
         yield dsn
 
 
