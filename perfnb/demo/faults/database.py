@@ -302,7 +302,7 @@ FAULTS = (
                 {"name": f"report {number}", "sql": report, "every_s": 0} for number, report in enumerate(REPORTS)
             ],
         },
-        consequences=("slow-statement", "missing-index", "sort-spill", "no-connection-pool"),  # a report connects anew
+        consequences=("slow-statement", "missing-index", "sort-spill"),
     ),
     Fault(
         "uncached-session-reads",
