@@ -3,10 +3,11 @@
 import pandas as pd
 
 from perfnb.areas.database import pool_metrics
+from perfnb.areas.database.churn import Churn, churn
 from perfnb.areas.database.pools import GUIDES
 from perfnb.areas.database.refusals import TOO_MANY, refusals
-from perfnb.areas.database.sessions import HOW_TO_SEE_SESSIONS, Limits, limits, prepare_sessions, session_looks
-from perfnb.attribution import observed, prepare, request_count, sees_requests
+from perfnb.areas.database.sessions import HOW_TO_SEE_SESSIONS, Limits, limits, session_looks
+from perfnb.attribution import observed, request_count, sees_requests
 from perfnb.attribution.objects import objects
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
@@ -16,74 +17,6 @@ from perfnb.recording import Recording
 
 # What opening a connection costs where no span tells: on the same host with a password, and over a network with TLS.
 CONNECT_MS = (2.0, 20.0)
-
-
-BY_FORCE = ("sessions_fatal", "sessions_killed")
-"""Counters of sessions that were ended by the server or an administrator."""
-
-
-def counted(recording: Recording, *metrics: str) -> pd.DataFrame:
-    """Return by how much the server's counters of the database looked at grew, step by step: time, metric, step, value."""
-    name = objects(recording, "server")["database"].dropna().tolist()
-    frame = observed(recording).query(
-        "SELECT time, entity, metric, value FROM observed_samples WHERE source = 'postgres' "
-        "AND entity LIKE 'database %' ORDER BY time"
-    )
-    of_database = frame["entity"] == f"database {name[0]}" if name else frame["entity"].notna()
-    frame = frame[frame["metric"].isin(metrics) & of_database]
-    step = frame.groupby(["entity", "metric"])["value"].diff()
-    return frame.assign(step=step.where(step >= 0, frame["value"]).where(step.notna(), 0.0))
-
-
-def churn(recording: Recording) -> pd.Series:
-    """Return how sessions came and went: begun, ended, open (at the end), requests, per_request, largest_part, seen_by.
-
-    ``ended`` are those that were begun and are gone again, which a pool that opens does not add to, without those that
-    the server ended by force; ``largest_part`` is the part of the beginnings that fell between two readings. Counters see
-    every session; before version 14 only sessions that live through a look are seen.
-    """
-    frame = counted(recording, "sessions", "connections", *BY_FORCE)
-    begun = frame[frame["metric"] == "sessions"]
-    if begun["time"].nunique() < 2:
-        return _churn_by_looks(recording)
-    opened = frame[frame["metric"] == "connections"].groupby("time")["value"].sum()
-    total, forced = begun["step"].sum(), frame.loc[frame["metric"].isin(BY_FORCE), "step"].sum()
-    growth, left = (opened.iloc[-1] - opened.iloc[0], float(opened.iloc[-1])) if len(opened) else (0.0, 0.0)
-    largest = begun.groupby("time")["step"].sum().max() / total if total else 0.0
-    span = (int(begun["time"].min()), int(begun["time"].max()))
-    return _churned(recording, total, max(0.0, total - growth - forced), left, largest, span, "counters")
-
-
-def _churn_by_looks(recording: Recording) -> pd.Series:
-    if not recording.has("activity"):
-        raise NotMeasured("no sessions of the database", hint=HOW_TO_SEE_SESSIONS)
-    frame = prepare_sessions(recording).query(
-        "SELECT min(session_start) AS began, min(time) AS first, max(time) AS last FROM app_sessions "
-        "WHERE session_start IS NOT NULL GROUP BY pid, session_start"
-    )
-    span = (int(frame["first"].min()), int(frame["last"].max())) if len(frame) else (0, 0)
-    new = frame[frame["began"] > span[0]]
-    gone = new[new["last"] < span[1]]
-    largest = new["first"].value_counts(normalize=True).max() if len(new) else 0.0
-    return _churned(recording, len(new), len(gone), int((frame["last"] == span[1]).sum()), largest, span, "looks")
-
-
-def _churned(
-    recording: Recording, begun: float, ended: float, left: float, largest: float, span: tuple[int, int], seen_by: str
-) -> pd.Series:
-    counted_requests = (
-        prepare(recording)
-        .query(
-            "SELECT count(*) AS n FROM user_requests WHERE end_time > $first AND start_time < $last",
-            {"first": span[0], "last": span[1]},
-        )["n"]
-        .iloc[0]
-    )
-    per_request = ended / counted_requests if counted_requests else 0.0
-    return pd.Series(
-        {"begun": begun, "ended": ended, "open": left, "requests": int(counted_requests), "per_request": per_request,
-         "largest_part": float(largest), "seen_by": seen_by, "seconds": (span[1] - span[0]) / 1e9}
-    )  # fmt: skip
 
 
 def connect_ms(recording: Recording) -> float | None:
@@ -117,23 +50,38 @@ def no_connection_pool(
         )
     objective = objectives["sessions_per_request"]
     examined = (
-        f"{found['begun']:.0f} sessions began and {found['ended']:.0f} ended again during {found['requests']} requests "
-        f"(seen by {found['seen_by']})"
+        f"{found.begun:.0f} sessions began and {found.ended:.0f} ended again during {found.requests} requests "
+        f"(seen by {found.seen_by}){_strangers(found)}"
     )
-    if found["ended"] < least or not objective.is_missed(found["per_request"]) or found["largest_part"] > most_at_once:
+    is_few = found.ended_for_requests < least or not objective.is_missed(found.per_request)
+    if is_few or found.largest_part > most_at_once:
         return Clear(examined + _pooled_by(recording))
-    share = float(found["ended"] / (found["ended"] + found["open"]))
+    if found.doubtful:
+        named = ", ".join(program.owner for program in found.doubtful)
+        raise NotMeasured(
+            f"nothing tells whether the short sessions of {named} serve requests",
+            hint=f"which program serves requests, {named} or another: the app's traces show it (perfnb record --dsn DSN --otlp)",
+        )
+    share = found.ended_for_requests / (found.ended_for_requests + found.open)
+    rate = found.ended_for_requests / found.seconds
     return Finding(
-        title=f"{found['per_request']:.1f} database connections are opened and thrown away for each request",
-        severity=severity(objective.miss(found["per_request"]), share),
+        title=f"{found.per_request:.1f} database connections are opened and thrown away for each request",
+        severity=severity(objective.miss(found.per_request), share),
         share=share,
         symptom="connections",
-        evidence=(examined, f"{found['ended'] / found['seconds']:.1f} new sessions a second", _cost(recording, found["per_request"])),
+        evidence=(examined, f"{rate:.1f} new sessions a second", _cost(recording, found.per_request)),
         remedy="Open a pool when the app starts and lend connections from it (5 to 20 a process, B20); with many processes "
         "put PgBouncer between.",
         effort="low",
         figure="connections_over_time",
     )  # fmt: skip
+
+
+def _strangers(found: Churn) -> str:
+    if not found.strangers:
+        return ""
+    named = ", ".join(f"{program.owner} (up to {program.most:.0f})" for program in found.strangers[:3])
+    return f"; left out as no request's: {named}"
 
 
 def _pooled_by(recording: Recording) -> str:

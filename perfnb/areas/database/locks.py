@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from perfnb.areas.database.connections import counted
+from perfnb.areas.database.counters import counted
 from perfnb.areas.database.sessions import looks_apart_ms, prepare_sessions, session_looks
 from perfnb.attribution import sees_requests, share_of_all_waits
 from perfnb.checklist import check
@@ -131,13 +131,14 @@ def lock_waits_check(
     long_ms: float = 1000,
     min_share: float = 0.05,
     least_deadlocks: int = 3,
+    often: int = 5,
     io_share: float = 0.6,
     least_io: int = 20,
 ) -> Finding | Clear:
     """Statements wait for locks that others hold, or for storage (R65).
 
     A wait counts from one second on, at which the server itself begins to look for deadlocks, or where one in ten looks
-    finds a session waiting. The share is of the users' wait; where no requests were seen, of the statements' time.
+    finds a session waiting, five at least: a few looks tell little about short waits. The share is of the users' wait; where no requests were seen, of the statements' time.
 
     Source: C12; PostgreSQL manual (pg_blocking_pids, deadlock_timeout, wait events)
     """
@@ -146,7 +147,7 @@ def lock_waits_check(
     by_type = events.groupby("wait_event_type")["looks"].sum()
     part = min(1.0, len(waits) / active) if active else 0.0
     longest = float(waits["waited_ms"].max()) if len(waits) else 0.0
-    is_often = waits["time"].nunique() >= max(2, len(looks) / 10)
+    is_often = waits["time"].nunique() >= max(often, len(looks) / 10)
     is_locked = len(waits) >= least and part >= min_share and (longest >= long_ms or is_often)
     stored = float(by_type.get("IO", 0))
     is_stored = stored >= least_io and stored >= io_share * active and stored >= len(looks)

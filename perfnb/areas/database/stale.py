@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from perfnb.areas.database.connections import BY_FORCE, counted
+from perfnb.areas.database.counters import BY_FORCE, counted
 from perfnb.areas.database.refusals import CLOSED, refusals
 from perfnb.attribution import failed_requests, observed, prepare, request_count
 from perfnb.attribution.objects import objects

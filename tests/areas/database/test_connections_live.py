@@ -1,5 +1,6 @@
 """Troubles of connections and locks staged on a real server, and their healthy twins."""
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -234,7 +235,7 @@ def test_rows_changed_by_many_without_trouble(tmp_path: Path, dsn: str) -> None:
 
         def work(staged: Staged) -> None:
             with pool.connection() as connection:
-                connection.execute("UPDATE desk SET seen = seen + 1 WHERE id = 9")
+                connection.execute("UPDATE desk SET seen = seen + 1 WHERE id = %s", (random.randint(10, 50),))
             time.sleep(0.02)
 
         with recorded(tmp_path, dsn, staged) as made:

@@ -104,6 +104,8 @@ QUIET: dict[str, list[Row]] = {
     + [waiter(at, 9, 1, since_ms=at - 30) for at in (5000.0, 9000.0)],
     "waits of a few milliseconds now and then": looks(60, [1, 2, 3], "active")
     + [waiter(at * 1000.0, 9, 1, since_ms=at * 1000 - 30) for at in range(0, 50, 10)],
+    "short waits in a few of few looks": looks(20, [1, 2, 3], "active")
+    + [waiter(at * 1000.0, 9, 1, since_ms=at * 1000 - 30) for at in range(0, 20, 5)],
     "autovacuum that waits": looks(20, [1, 2], "active")
     + [waiter(at * 1000.0, 9, 1, since_ms=-1000, backend="autovacuum worker") for at in range(20)],
     "a leader that waits to lead": looks(20, [1, 2], "active")
@@ -124,6 +126,14 @@ def test_quiet(tmp_path: Path, case: str) -> None:
 def test_edge_of_a_second(tmp_path: Path, since_ms: float, fires: bool) -> None:
     rows = looks(60, [1], "active") + [
         waiter(at, 9, 1, since_ms=at - since_ms) for at in (1000.0, 9000.0, 30_000.0, 40_000.0)
+    ]
+    assert isinstance(answer(tmp_path, activity=rows, requests=asked()), Finding) is fires
+
+
+@pytest.mark.parametrize(("waits", "fires"), [(4, False), (5, True)])
+def test_edge_of_five_looks_with_short_waits(tmp_path: Path, waits: int, fires: bool) -> None:
+    rows = looks(20, [1], "active") + [
+        waiter(at * 1000.0, 9, 1, since_ms=at * 1000 - 30) for at in range(0, 4 * waits, 4)
     ]
     assert isinstance(answer(tmp_path, activity=rows, requests=asked()), Finding) is fires
 
