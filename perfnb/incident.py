@@ -4,7 +4,7 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from perfnb.checklist import Checklist, run
 from perfnb.errors import NotReachable, WrongUse
 from perfnb.finding import Finding
 from perfnb.objectives import Objectives
-from perfnb.recording import Recording
+from perfnb.recording import Recording, Snapshot
 from perfnb.recording.seal import abandoned
 from perfnb.target import Target
 
@@ -39,13 +39,25 @@ class Incident:
         self.target = target
         self.objectives = objectives
 
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """Return the recording as it is shown: rows that are still being written stand still, so that all cells agree.
+
+        They are renewed once nothing was worked out from them for a minute, or after :meth:`renew`.
+        """
+        return Snapshot(self.recording.path, self.recording.manifest)
+
+    def renew(self) -> None:
+        """Show the rows there are now from the next cell on."""
+        self.snapshot.renew()
+
     def checklist(self, area: str | None = None, *, progress: Callable[[str], None] = lambda cause: None) -> Checklist:
-        """Return the answers of all checks of ``area`` (or of every area); worked out anew once rows have come."""
+        """Return the answers of all checks of ``area`` (or of every area) over the :attr:`snapshot`."""
 
         def build() -> Checklist:
-            return run(self.recording, self.objectives, area=area, progress=progress)
+            return run(self.snapshot, self.objectives, area=area, progress=progress)
 
-        answers: Checklist = self.recording.derived(f"checklist {area} {id(self.objectives)}", build)
+        answers: Checklist = self.snapshot.derived(f"checklist {area} {id(self.objectives)}", build)
         return answers
 
     @property

@@ -44,7 +44,7 @@ def findings_by_area(incident: Incident) -> Piece:
     ]
     columns = ["area", "cause", "severity", "share", "usd_per_day", "what"]
     piece = Table(pd.DataFrame(rows, columns=columns).astype({"usd_per_day": float}), cards.tally(answers))
-    piece.data = {cards.FINDINGS_MIME: answers.as_dict(incident.recording)}
+    piece.data = {cards.FINDINGS_MIME: answers.as_dict(incident.snapshot)}
     return piece
 
 
@@ -94,7 +94,7 @@ def summary(incident: Incident) -> Piece:
     from perfnb.report.document import money_of, overview_of
     from perfnb.report.summary import summary as sentences
 
-    recording = incident.recording
+    recording = incident.snapshot
     text = sentences(
         overview_of(recording), EVERY_AREA.of(incident), incident.objectives, recording.window, money_of(recording)
     )

@@ -11,6 +11,7 @@ import pytest
 from builders import call, every, recording, request
 
 import perfnb
+from perfnb.checklist import Checklist
 from perfnb.errors import BadRecording, NotReachable, PerfnbError, WrongUse
 from perfnb.recording import Recording
 
@@ -28,7 +29,7 @@ def test_findings_come_ranked_and_the_checklist_can_be_of_one_area(slow):
     assert incident.findings == incident.checklist("slow").findings
 
 
-def test_rows_that_come_later_change_the_answer(tmp_path):
+def test_rows_that_come_later_change_the_answer_once_it_is_asked_for_anew(tmp_path):
     live = Recording.create(tmp_path / "live.perfnb")
     incident = perfnb.open(live.path)
     assert incident.findings == ()
@@ -36,8 +37,24 @@ def test_rows_that_come_later_change_the_answer(tmp_path):
         writer.write("http_requests", every(1000, 20, lambda at: request(at, 3000, stream=False)))
         writer.write("llm_calls", every(1000, 20, lambda at: call(at + 50, 2900, stream=False, output_tokens=220)))
         assert incident.state == "live"
+        assert incident.findings == ()
+        incident.renew()
         assert [finding.cause for finding in incident.findings][:1] == ["no-streaming"]
     assert incident.state == "sealed"
+
+
+def test_while_a_recording_is_written_its_answers_are_worked_out_once(tmp_path, monkeypatch):
+    counted = []
+    monkeypatch.setattr("perfnb.incident.run", lambda *_, **__: counted.append(1) or Checklist((), (), ()))
+    live = Recording.create(tmp_path / "live.perfnb")
+    incident = perfnb.open(live.path)
+    with live.writer() as writer:
+        for at in range(5):
+            writer.write("http_requests", [request(at, 3000)])
+            incident.checklist("slow")
+            incident.note("and another")
+    assert counted == [1]
+    assert len(incident.timeline()) == 5
 
 
 def test_notes_stand_on_the_timeline_in_order(slow):

@@ -23,7 +23,7 @@ def shows(figure: Drawn) -> "Callable[[Incident], Shown]":
     """Return a cell that draws ``figure`` from the incident's recording."""
 
     def cell(incident: "Incident") -> Shown:
-        return figure.of(incident.recording, incident.objectives)
+        return figure.of(incident.snapshot, incident.objectives)
 
     cell.__doc__ = figure.__doc__
     cell.__name__ = figure.__name__
@@ -54,7 +54,7 @@ class Answers:
     def checklist(self, incident: "Incident") -> Piece:
         """Return every cause with its answer, and publish the findings as data beside it."""
         answers = self.of(incident)
-        return cards.checklist_piece(answers, answers.as_dict(incident.recording))
+        return cards.checklist_piece(answers, answers.as_dict(incident.snapshot))
 
     def findings(self, incident: "Incident") -> Piece:
         """Return the causes that are present, each with evidence, remedy and rows."""

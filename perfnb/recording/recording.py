@@ -67,7 +67,7 @@ class Recording:
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
         self.path = path
         self.manifest = dict(manifest)
-        self._views = Views(path)
+        self._views = self._new_views()
         self._derived: dict[str, Any] = {}
         self._held = 0
         self._timeline = Writer(path)
@@ -205,7 +205,7 @@ class Recording:
     def refresh(self) -> "duckdb.DuckDBPyConnection":
         """Return the connection after pointing its views at the files there are now."""
         with self._lock:
-            if not self._held and self._views.refresh():
+            if self._is_due() and self._views.refresh():
                 self._derived.clear()
             return self._views.connection
 
@@ -235,6 +235,13 @@ class Recording:
 
     def __repr__(self) -> str:
         return f"Recording({str(self.path)!r})"
+
+    def _new_views(self) -> Views:
+        return Views(self.path)
+
+    def _is_due(self) -> bool:
+        """Tell whether to look for new rows."""
+        return not self._held
 
     def _listing(self, table: str) -> Files:
         return listing(self.path / table)

@@ -19,11 +19,12 @@ class Views:
     """A DuckDB connection with one view a table; not safe to use from several threads at once.
 
     Journals are held open, and read through the descriptor, so that one that is sealed and removed while a query runs
-    is still there for it.
+    is still there for it. With ``copies_live`` they are read once at each :meth:`refresh`, so that no row comes between.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, copies_live: bool = False) -> None:
         self._path = path
+        self._copies_live = copies_live
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._files: dict[str, Files] = {}
         self._descriptors: dict[Path, int] = {}
@@ -36,19 +37,23 @@ class Views:
             self._connection = connect()
         return self._connection
 
+    @property
+    def is_pointed(self) -> bool:
+        """Tell whether there are views yet."""
+        return bool(self._files)
+
     def refresh(self) -> bool:
         """Point the views at the files there are now and tell whether there is something new."""
         files = self._listing()
-        changed = [table for table in TABLES if files[table] != self._files.get(table)]
-        for table in changed:
+        moved = [table for table in TABLES if files[table] != self._files.get(table)]
+        sizes = {path: os.fstat(self._descriptors[path]).st_size for _, live in files.values() for path in live}
+        grown = [table for table in TABLES if any(sizes[path] != self._sizes.get(path) for path in files[table][1])]
+        for table in dict.fromkeys(moved + grown) if self._copies_live else moved:
             self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {table} AS {self._view(table, *files[table])}")
-        self._files = files
-        if changed:
-            self._close_all_but({path for _, live in files.values() for path in live})
-        sizes = {path: os.fstat(fd).st_size for path, fd in self._descriptors.items()}
-        is_new = bool(changed) or sizes != self._sizes
-        self._sizes = sizes
-        return is_new
+        self._files, self._sizes = files, sizes
+        if moved:
+            self._close_all_but(set(sizes))
+        return bool(moved or grown)
 
     def close(self) -> None:
         """Release the connection and the journals."""
@@ -84,7 +89,11 @@ class Views:
                 os.close(self._descriptors.pop(path))
 
     def _view(self, table: str, sealed: tuple[Path, ...], live: tuple[Path, ...]) -> str:
-        return view(table, sealed, tuple(Path(f"/dev/fd/{self._descriptors[path]}") for path in live))
+        journals = tuple(Path(f"/dev/fd/{self._descriptors[path]}") for path in live)
+        if not self._copies_live or not live:
+            return view(table, sealed, journals)
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE live_{table} AS {view(table, (), journals)}")
+        return f"{view(table, sealed, ())} UNION ALL BY NAME FROM live_{table}"
 
 
 def connect() -> "duckdb.DuckDBPyConnection":

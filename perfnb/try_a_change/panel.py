@@ -50,7 +50,7 @@ class TryAChange:
     ) -> None:
         self.incident = incident
         self.primary = primary
-        self.choices = choices(incident.recording, incident.target, findings)
+        self.choices = choices(incident.snapshot, incident.target, findings)
         self.chosen = self.choices[0]
         self.given: dict[str, Any] = {}
         self.result: TrialResult | None = next(reversed(trials_of(incident.recording)), None)
@@ -89,7 +89,7 @@ class TryAChange:
 
     def _gain(self, choice: Choice) -> dict[str, str]:
         try:
-            told = headline(predicted(self.incident.recording, choice.name))
+            told = headline(predicted(self.incident.snapshot, choice.name))
         except PerfnbError as error:
             told = f"not measured: {error.hint or error.message}"
         can = "no: it is a change of the app" if not choice.knob else "yes" if self._is_there(choice) else "not now"
@@ -104,7 +104,7 @@ class TryAChange:
     def _prediction(self) -> Prediction | None:
         if self.chosen.change is None:
             return None
-        return predicted(self.incident.recording, self.chosen.name, **self.chosen.estimated(self.given))
+        return predicted(self.incident.snapshot, self.chosen.name, **self.chosen.estimated(self.given))
 
     def _known_prediction(self) -> Prediction | None:
         """Return the estimate of what is chosen; None where there is none."""

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 STATES = {
     "sealed": "complete",
-    "live": "still being written: run a cell again to see more",
+    "live": "still being written: what the cells show stands still while you work with it, incident.renew() takes what came since",
     "interrupted": "cut off, nothing acknowledged is lost; incident.seal() closes it",
 }
 
 
 def about(incident: "Incident") -> Piece:
     """Return the recording's name, window, state and row counts."""
-    recording = incident.recording
+    recording = incident.snapshot
     window = recording.window
     tiles = [Tile(name, f"{rows:,}") for name, rows in row_counts(recording).items() if rows]
     lines = [

@@ -58,7 +58,7 @@ alert_at = 0.8
 def overview(incident: "Incident") -> Piece:
     """Return what was spent, what it comes to by request, day and month, and what stands against it."""
     try:
-        money = spend.overview(incident.recording).iloc[0].to_dict()
+        money = spend.overview(incident.snapshot).iloc[0].to_dict()
     except NotMeasured as missing:
         return not_measured(missing)
     tiles = cards.tiles_piece([*money_tiles(money), _alerts_tile(incident)])
@@ -71,14 +71,14 @@ def _alerts_tile(incident: "Incident") -> Tile:
     budget = Budget.load()
     if not _limits(budget):
         return Tile("budgets", "none set", note="see Budgets")
-    alerts = budget_alerts(incident.recording, budget)
+    alerts = budget_alerts(incident.snapshot, budget)
     told = wording.listed([f"{_words(one.budget)} {LEVELS[one.level]}" for one in alerts]) if alerts else "all kept"
     return Tile("budget alerts", str(len(alerts)), told, missed=bool(alerts))
 
 
 def spend_by_user(incident: "Incident") -> Chooser | Missing:
     """Return what each user, session or tenant costs, with a choice of the attributes that tell them apart."""
-    recording = incident.recording
+    recording = incident.snapshot
     names = spend.attributes_seen(recording)
     if not names:
         return Missing(
@@ -99,7 +99,7 @@ def spend_by_user(incident: "Incident") -> Chooser | Missing:
 
 def dearest_requests(incident: "Incident") -> Piece:
     """Return the requests that cost most, with their calls and tokens."""
-    frame = spend.request_costs(incident.recording)
+    frame = spend.request_costs(incident.snapshot)
     if frame.empty:
         return Missing("No request was recorded.")
     shown = frame.head(DEAREST)[[
@@ -118,7 +118,7 @@ def budgets(incident: "Incident") -> Piece:
     limits = _limits(budget)
     if not limits:
         return example_piece("No budget is set. In perfnb.toml, beside where perfnb runs:", A_BUDGET)
-    alerts = {alert.budget: alert for alert in budget_alerts(incident.recording, budget)}
+    alerts = {alert.budget: alert for alert in budget_alerts(incident.snapshot, budget)}
     return cards.tiles_piece([_budget_tile(name, limit, alerts.get(name)) for name, limit in limits.items()])
 
 
@@ -139,13 +139,13 @@ def _words(name: str) -> str:
 
 def prices(incident: "Incident") -> Piece:
     """Return which price list was used and where each call's price came from."""
-    frame = spend.price_sources(incident.recording)
-    return Table(frame, f"Price list: {spend.price_version(incident.recording)}")
+    frame = spend.price_sources(incident.snapshot)
+    return Table(frame, f"Price list: {spend.price_version(incident.snapshot)}")
 
 
 def unpriced(incident: "Incident") -> Piece:
     """Return the models nobody could price, and what to write into perfnb.toml so that they are."""
-    frame = spend.unpriced(incident.recording)
+    frame = spend.unpriced(incident.snapshot)
     if frame.empty:
         return Missing("Every call has a price.")
     count = int(frame["calls"].sum())

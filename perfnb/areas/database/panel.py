@@ -22,7 +22,7 @@ from perfnb.plans import plan_of
 from perfnb.tuner.recorded import tunings
 from perfnb.tuner.shown import tuning_piece
 from perfnb.widgets import wording
-from perfnb.widgets.chart import Chart, Missing
+from perfnb.widgets.chart import Chart, Missing, Shown
 from perfnb.widgets.choose import Chooser
 from perfnb.widgets.html import Piece, together
 from perfnb.widgets.plan import PlanView
@@ -49,12 +49,11 @@ connections_over_time = shows(figures.connections_over_time)
 waits_by_event = shows(figures.waits_by_event)
 cache_over_time = shows(figures.cache_over_time)
 table_sizes = shows(figures.table_sizes)
-recall_curve = shows(figures.recall_curve)
 
 
 def overview(incident: "Incident") -> Piece:
     """Return whether it is the database, and the server, how busy it was, its connections and sizes at a glance."""
-    return overview_piece(incident.recording, _answers.of(incident).findings)
+    return overview_piece(incident.snapshot, _answers.of(incident).findings)
 
 
 RANKED = {
@@ -66,14 +65,14 @@ RANKED = {
 def top(incident: "Incident") -> Chooser | Missing:
     """Return the statements that lead, with a choice of what by; each within the time that was observed."""
     try:
-        found = {name: by for name, by in RANKED.items() if len(top_statements(incident.recording, by))}
+        found = {name: by for name, by in RANKED.items() if len(top_statements(incident.snapshot, by))}
     except NotMeasured as missing:
         return not_measured(missing)
     if not found:
         return Missing("No statement ran while this was recorded.")
 
     def draw(by: str) -> Chart:
-        return figures.statements_by(top_statements(incident.recording, by), by)
+        return figures.statements_by(top_statements(incident.snapshot, by), by)
 
     return Chooser("Statements by", found, draw)
 
@@ -90,7 +89,7 @@ NO_BREAK, NO_BREAK_HYPHEN = "\u00a0", "\u2011"
 def statements(incident: "Incident") -> Piece:
     """Return the statements with most time as a table: their texts, calls, times, rows, and how often a request runs them."""
     try:
-        frame = top_statements(incident.recording)
+        frame = top_statements(incident.snapshot)
     except NotMeasured as missing:
         return not_measured(missing)
     if frame.empty:
@@ -105,8 +104,8 @@ def statements(incident: "Incident") -> Piece:
 def waits_for_what(incident: "Incident") -> Piece:
     """Return who held whom up at the moment with most waiting, as a tree, and the heads of the queues."""
     try:
-        tree = lock_tree(incident.recording)
-        heads = blockers(incident.recording)
+        tree = lock_tree(incident.snapshot)
+        heads = blockers(incident.snapshot)
     except NotMeasured as missing:
         return not_measured(missing)
     if tree.empty:
@@ -122,7 +121,7 @@ def waits_for_what(incident: "Incident") -> Piece:
 def index_inventory(incident: "Incident") -> Piece:
     """Return every index: what it is on, how large, how often used, what leans on it."""
     try:
-        frame = indexes(incident.recording)
+        frame = indexes(incident.snapshot)
     except NotMeasured as missing:
         return not_measured(missing)
     broken = frame["is_valid"].eq(False).map({True: " (invalid)", False: ""})
@@ -144,7 +143,7 @@ def index_inventory(incident: "Incident") -> Piece:
 def table_inventory(incident: "Incident") -> Piece:
     """Return every table: rows, dead rows, how it is read, when it was vacuumed and analysed."""
     try:
-        frame = tables(incident.recording)
+        frame = tables(incident.snapshot)
     except NotMeasured as missing:
         return not_measured(missing)
     off = frame["autovacuum"].eq(False).map({True: " (autovacuum off)", False: ""})
@@ -185,8 +184,8 @@ _PLANS = "SELECT query, plan, origin, duration_ms FROM plans ORDER BY duration_m
 
 def plans(incident: "Incident") -> Chooser | Missing:
     """Return the plan of a statement, with a choice of those whose plans were recorded or imported."""
-    known = _order(incident.recording)
-    rows = sorted(incident.recording.query(_PLANS).itertuples(), key=lambda row: known.get(str(row.query), len(known)))
+    known = _order(incident.snapshot)
+    rows = sorted(incident.snapshot.query(_PLANS).itertuples(), key=lambda row: known.get(str(row.query), len(known)))
     read: dict[tuple[str, str], Any] = {}
     for row in rows:
         with suppress(WrongUse):
@@ -214,7 +213,7 @@ def _order(recording: "Recording") -> dict[str, int]:
 
 def vectors(incident: "Incident") -> Piece:
     """Return what holds vectors: columns with their indexes, collections of vector stores, and what their indexes weigh."""
-    recording = incident.recording
+    recording = incident.snapshot
     pieces: list[Piece] = []
     for caption, measure in (
         ("Columns of vectors", vector_columns),
@@ -249,6 +248,11 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns=words | {"bytes": "size", "part_of_cache": "cache_share"})
 
 
+def recall_curve(incident: "Incident") -> Shown:
+    """Draw what tunings found, that of a moment ago too."""
+    return figures.recall_curve.of(incident.recording, incident.objectives)
+
+
 def tuned(incident: "Incident") -> Piece:
     """Return the last tuning of a vector search on the timeline, or how to make one."""
     try:
@@ -260,6 +264,6 @@ def tuned(incident: "Incident") -> Piece:
 def pool(incident: "Incident") -> "PoolCalculator | Missing":
     """Return the pool calculator, beginning with what was measured."""
     try:
-        return PoolCalculator(pool_demand(incident.recording))
+        return PoolCalculator(pool_demand(incident.snapshot))
     except NotMeasured as missing:
         return not_measured(missing)

@@ -34,7 +34,7 @@ try_a_change, recipes = _answers.try_a_change, _answers.recipes
 def overview(incident: "Incident") -> Piece:
     """Return requests, percentiles, first words and calls at a glance, each against its objective."""
     try:
-        row = stages.overview(incident.recording).iloc[0].astype(float).to_dict()
+        row = stages.overview(incident.snapshot).iloc[0].astype(float).to_dict()
     except NotMeasured as missing:
         return not_measured(missing)
     tiles = impact_tiles(row, incident.objectives)
@@ -56,7 +56,7 @@ flame = shows(figures.flame)
 def waterfall(incident: "Incident") -> Chooser | Missing:
     """Return the waterfall of the slowest request, with a choice of the next slowest."""
     try:
-        slowest = exemplars.slowest(incident.recording)
+        slowest = exemplars.slowest(incident.snapshot)
     except NotMeasured as missing:
         return not_measured(missing)
     names = {
@@ -68,6 +68,6 @@ def waterfall(incident: "Incident") -> Chooser | Missing:
     about = {request_id: name.partition(" (")[0] for name, request_id in names.items()}
 
     def draw(request_id: str) -> Chart:
-        return figures.waterfall(timeline_of(incident.recording, request_id), about=about[request_id])
+        return figures.waterfall(timeline_of(incident.snapshot, request_id), about=about[request_id])
 
     return Chooser("Slowest requests", names, draw)
