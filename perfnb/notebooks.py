@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from perfnb.bundled import bundled
+from perfnb.demo.keeper import die_with_parent
 from perfnb.errors import PerfnbError, WrongUse
 from perfnb.incident import SAMPLE, sample_path
 from perfnb.incident import open as open_incident
@@ -122,7 +123,8 @@ def lab(
     # Ctrl-C is JupyterLab's to answer: it asks whether to stop. A handler, unlike SIG_IGN, is not passed on to it.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        return run(command, check=False, env={**os.environ, **(variables or {})}).returncode
+        environment = {**os.environ, **(variables or {})}
+        return run(command, check=False, env=environment, preexec_fn=die_with_parent(signal.SIGTERM)).returncode
     finally:
         signal.signal(signal.SIGINT, before)
 

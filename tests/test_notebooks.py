@@ -3,11 +3,13 @@
 import ast
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from builders import call, recording, request, span
 
@@ -200,7 +202,7 @@ def test_the_wheel_comes_before_the_checkout_and_neither_is_an_error(tmp_path):
 def test_lab_opens_copies_whose_target_is_set_and_keeps_what_was_typed(recorded, tmp_path):
     commands = []
 
-    def run(command, check, env):
+    def run(command, check, env, **_):
         commands.append(command)
         assert env["PATH"]
         return subprocess.CompletedProcess(command, 7 if "PERFNB_DSN" in env else 0)
@@ -216,6 +218,19 @@ def test_lab_opens_copies_whose_target_is_set_and_keeps_what_was_typed(recorded,
     copy.write_text("mine")
     notebooks.lab(str(recorded.path), folder=tmp_path, run=run)
     assert copy.read_text() == "mine"
+
+
+@needs_sample
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_jupyterlab_ends_with_the_command_that_opened_it(tmp_path, number):
+    command = [sys.executable, "-m", "perfnb.cli", "lab", "sample", "--no-browser"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as opened:
+        assert any("/lab?token=" in line for line in opened.stdout)
+        (server,) = psutil.Process(opened.pid).children()
+        assert "jupyterlab" in server.cmdline()
+        opened.send_signal(number)
+        server.wait(30)
 
 
 @needs_sample

@@ -138,11 +138,12 @@ def _start(settings: Mapping[str, Any], log: Any) -> "subprocess.Popen[bytes]":
         user=settings["user"],
         group=settings["group"],
         extra_groups=[] if settings["user"] is not None else None,
-        preexec_fn=_die_with_parent(settings["death_signal"]),
+        preexec_fn=die_with_parent(settings["death_signal"]),
     )
 
 
-def _die_with_parent(number: int) -> Callable[[], object] | None:
+def die_with_parent(number: int) -> Callable[[], object] | None:
+    """Return what a child does before it runs, so that it gets signal ``number`` when its parent ends; None but on Linux."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up before the fork
