@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from perfnb.areas.database.kept_out import KeptOut, kept_out
 from perfnb.areas.database.pools import PoolDemand, pool_advice, pool_demand
 from perfnb.areas.database.sessions import HOW_TO_SEE_SESSIONS, looks_apart_ms, prepare_sessions, session_looks
 from perfnb.attribution import observed, prepare
@@ -29,6 +30,10 @@ ORDER BY time, pid
 _CALLS = f"""
 SELECT call_id, request_id, start_time, end_time, duration_ms FROM owned_calls WHERE duration_ms >= {PAUSE_MS}
 """
+GIVE_BACK = (
+    "Read what the prompt needs, end the transaction and give the connection back before the model is asked; take "
+    "another to store the answer."
+)
 _HELD_COLUMNS = ["time", "pid", "owner", "state_ms", "query", "call_id", "request_id", "call_ms", "gap_ms"]
 
 
@@ -138,11 +143,13 @@ def connection_held_during_model_call(
     min_part: float = 0.6,
     max_without_calls: float = 0.4,
 ) -> Finding | Clear:
-    """A database connection sits idle in a transaction while the model answers (R89).
+    """A database connection is kept, idle, while the model answers (R89).
 
     Seen where sessions idle in a transaction go with model calls one to one: each call began after the session's last
     statement, in its transaction, and there are hardly any such sessions when no call is under way. Or by traces that
-    show the transaction around the call. The share is of the time in which the app's connections are in use.
+    show the transaction around the call. Or, no transaction being open, by the app's own pool: it lends out connections
+    whose sessions do nothing, as many as requests wait for the model. The share is of the time in which the app's
+    connections are in use.
 
     Source: E52, E86; users of RAG servers whose chat streams emptied the pool (fojin 649, ApeRAG 1086); PostgreSQL manual, idle_in_transaction_session_timeout
     """
@@ -161,8 +168,11 @@ def connection_held_during_model_call(
         and found.without_calls <= max_without_calls
         and found.is_told_from_chance
     )
+    lent = kept_out(recording)
     if not by_time and len(traced) < least_calls:
-        return _clear(recording, found, traced, sees_sessions)
+        if lent and lent.goes_with_calls and lent.share >= min_part:
+            return _kept_out(recording, objectives, lent)
+        return _clear(recording, found, traced, sees_sessions, lent)
     calls = (held if by_time else traced).drop_duplicates("call_id")
     share = _share(recording) if by_time else float(min(1.0, traced["call_ms"].sum() / traced["transaction_ms"].sum()))
     wait_ms = float(calls["call_ms"].median())
@@ -172,8 +182,7 @@ def connection_held_during_model_call(
         share=share,
         symptom="connections",
         evidence=(*(_seen(recording, held, found) if by_time else ()), *_traced(traced), *_needed(recording)),
-        remedy="Read what the prompt needs, end the transaction and give the connection back before the model is asked; take "
-        "another to store the answer. Set idle_in_transaction_session_timeout as a guard. Enlarging the pool comes after.",
+        remedy=f"{GIVE_BACK} Set idle_in_transaction_session_timeout as a guard. Enlarging the pool comes after.",
         effort="medium",
         frame=held.head(50) if by_time else traced.head(50),
         figure="connections_over_time",
@@ -181,7 +190,30 @@ def connection_held_during_model_call(
     )  # fmt: skip
 
 
-def _clear(recording: Recording, found: Match, traced: pd.DataFrame, sees_sessions: bool) -> Clear:
+def _kept_out(recording: Recording, objectives: Objectives, lent: KeptOut) -> Finding:
+    calls = prepare(recording).query("SELECT request_id, duration_ms FROM owned_calls ORDER BY duration_ms DESC")
+    wait_ms = float(calls["duration_ms"].median())
+    return Finding(
+        title=f"Database connections are kept out of the pool while the model answers ({wait_ms / 1000:.1f} s each)",
+        severity=severity(objectives["connection_hold_ms"].miss(wait_ms), lent.share),
+        share=lent.share,
+        symptom="connections",
+        evidence=(
+            f"the pool lends out {lent.used:.1f} connections on average ({lent.readings} readings), of which the server sees {lent.busy:.1f} do anything",
+            f"the other {lent.idle:.1f} are as many as requests wait for the model ({lent.asking:.1f})"
+            + ("" if np.isnan(lent.together) else f", and come and go with them (correlation {lent.together:.2f})"),
+            f"given back before the call, {max(lent.busy, 0.1):.1f} would be in use",
+        ),
+        remedy=f"{GIVE_BACK} No transaction is open, so no timeout of the server guards against it. Enlarging the pool comes after.",
+        effort="medium",
+        figure="connections_over_time",
+        exemplars=tuple(calls["request_id"].dropna().unique()[:3]),
+    )  # fmt: skip
+
+
+def _clear(
+    recording: Recording, found: Match, traced: pd.DataFrame, sees_sessions: bool, lent: KeptOut | None
+) -> Clear:
     spans = (
         observed(recording).query("SELECT count(*) AS n FROM observed_spans WHERE operation = 'database'")["n"].iloc[0]
     )
@@ -194,7 +226,12 @@ def _clear(recording: Recording, found: Match, traced: pd.DataFrame, sees_sessio
     looks = session_looks(recording)
     return Clear(
         f"{found.held} of {found.looks} times a session was idle in a transaction for over {PAUSE_MS:.0f} ms it went with a model "
-        f"call ({len(looks)} looks at up to {looks['sessions'].max()} sessions)"
+        f"call ({len(looks)} looks at up to {looks['sessions'].max()} sessions); "
+        + (
+            f"pools lent out {lent.used:.1f} connections on average, {lent.idle:.1f} of them idle"
+            if lent
+            else "one kept without a transaction only the app's pool metrics would show"
+        )
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from perfnb.areas.database.row_estimates import plans
 from perfnb.areas.database.store_spans import store_spans
 from perfnb.areas.database.vector_filters import searches_or_none
-from perfnb.areas.database.vector_searches import part_that_passes, setting
+from perfnb.areas.database.vector_searches import DEFAULTS, part_that_passes, setting
 from perfnb.areas.database.vector_stores import pgvector_version, vector_indexes
 from perfnb.areas.database.workload import brief
 from perfnb.checklist import check
@@ -26,9 +26,10 @@ def missing_results(
 
     An HNSW index hands over hnsw.ef_search rows at most (40 unless set), whatever the LIMIT, and a filter beside it is
     applied to those alone unless iterative scans are on (pgvector 0.8). Recordings hold no LIMIT, so a search is named
-    where it returns exactly ef_search rows each time, or, filtered, fewer rows than any LIMIT would leave: not a whole
-    number on average, and less than a third of the rows that meet the condition. Where a plan that was executed tells
-    the LIMIT (auto_explain, EXPLAIN ANALYZE) or traces do, that is gone by.
+    where it returns exactly the 40 rows each time that nobody chose, or, filtered, fewer rows than any LIMIT would leave:
+    not a whole number on average, and less than a third of the rows that meet the condition. Where a plan that was
+    executed tells the LIMIT (auto_explain, EXPLAIN ANALYZE) or traces do, that is gone by; an ef_search that was set may
+    well be the LIMIT, so only such a plan can tell there.
 
     Source: beyond the seeds; pgvector's README (FAQ: fewer results; iterative scans); pgvector issues 684, 560, 846
     """
@@ -84,7 +85,9 @@ def shortage(
     if planned is not None and rows >= planned[0] * 0.99:
         return None  # as many as it asks for, be it ef_search or not
     most = setting(recording, "hnsw.ef_search", role=row["role"])
-    if method == "hnsw" and most.is_known and rows == most.number and not _is_iterative(recording, row):
+    may_be_limit = planned is None and most.value != DEFAULTS["hnsw.ef_search"]
+    is_capped = method == "hnsw" and most.is_known and rows == most.number and not may_be_limit
+    if is_capped and not _is_iterative(recording, row):
         return {**row, "why": "ef_search", "expected": planned[0] if planned else None, "setting": most.number}
     filters = [each for each in row["filters"] if each.is_required and each.column != row["column"]]
     if not filters or row["has_joins"] or _is_iterative(recording, row):

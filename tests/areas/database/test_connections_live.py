@@ -16,6 +16,7 @@ import pytest
 from builders import call, request
 from psycopg_pool import ConnectionPool, PoolTimeout
 from servers import postgres_18
+from session_rows import sample
 
 from perfnb.areas.database.connections import no_connection_pool, pool_too_large
 from perfnb.areas.database.exhaustion import pool_exhausted
@@ -145,6 +146,44 @@ def test_a_transaction_open_while_the_model_answers(tmp_path: Path, dsn: str, mo
     assert demand.hold_ms > 250
     assert demand.sql_ms < demand.hold_ms / 3
     assert isinstance(no_connection_pool(made, OBJECTIVES), Clear)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_connection_kept_without_a_transaction(tmp_path: Path, dsn: str, model: str, released: bool) -> None:
+    staged = Staged(model)
+    staged.rows["samples"] = []
+    with ConnectionPool[Any](dsn, min_size=6, max_size=6, kwargs={"autocommit": True}, open=True) as pool:
+
+        def work(staged: Staged) -> None:
+            with pool.connection() as connection:
+                connection.execute("SELECT seen FROM desk WHERE id = 1").fetchone()
+                if not released:
+                    staged.ask_model()
+            if released:
+                staged.ask_model()
+            time.sleep(random.uniform(0, 1.5))
+
+        def read_the_pool(stopped: threading.Event) -> None:
+            while not stopped.wait(0.1):
+                told = pool.get_stats()
+                used = told["pool_size"] - told["pool_available"]
+                state = {"db.client.connection.state": "used"}
+                staged.rows["samples"].append(
+                    sample(0, "db.client.connection.count", used, source="otlp", entity="app", attributes=state)
+                    | {"time": time.time_ns()}
+                )
+
+        stopped = threading.Event()
+        reader = threading.Thread(target=read_the_pool, args=(stopped,))
+        with recorded(tmp_path, dsn, staged) as made:
+            reader.start()
+            users(4, staged, work, seconds=6)
+            stopped.set()
+            reader.join()
+    answer = connection_held_during_model_call(made, OBJECTIVES)
+    assert isinstance(answer, Clear if released else Finding), answer
+    if isinstance(answer, Finding):
+        assert "kept out of the pool" in answer.title
 
 
 @pytest.mark.parametrize("pooled", [False, True])

@@ -114,8 +114,8 @@ OWN_SETTING = counted("SET hnsw.ef_search = $1", calls=60, ms=0.01, rows=0)
         (search(40), table(), None),  # an exact search: LIMIT 40
         (search(40, calls=3), table() + index(), None),
         (search(40), table() + index() + ROLE, None),
-        (search(100), table() + index() + ROLE, "exactly 100 rows"),
-        (search(60), table() + index() + settings(hnsw__ef_search=60), "exactly 60 rows"),
+        (search(100), table() + index() + ROLE, None),  # who set it may have set it to the LIMIT
+        (search(60), table() + index() + settings(hnsw__ef_search=60), None),
         (search(40), table() + index() + settings(hnsw__iterative_scan="relaxed_order"), None),
         (
             search(40),
@@ -155,6 +155,15 @@ def test_a_plan_that_was_executed_tells_the_limit(tmp_path: Path, limit: int, na
     assert isinstance(said, Finding) is named
     if isinstance(said, Finding):
         assert any("LIMIT: 120" in line for line in said.evidence)
+
+
+@pytest.mark.parametrize(("limit", "named"), [(120, True), (100, False)])
+def test_where_ef_search_was_set_a_plan_tells_whether_the_limit_is_larger(
+    tmp_path: Path, limit: int, named: bool
+) -> None:
+    plans = [executed(limit, 100)]
+    said = judged(tmp_path, "missing-results", search(100), table() + index() + ROLE, plans=plans)
+    assert isinstance(said, Finding) is named
 
 
 def test_what_an_app_sets_for_itself_is_not_known(tmp_path: Path) -> None:
