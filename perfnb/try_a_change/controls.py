@@ -10,6 +10,7 @@ from perfnb.trials import TrialProgress
 from perfnb.try_a_change.choices import Choice
 from perfnb.try_a_change.shown import said_of
 from perfnb.widgets import wording
+from perfnb.widgets.html import status
 
 if TYPE_CHECKING:
     from perfnb.try_a_change.panel import TryAChange
@@ -189,9 +190,7 @@ class Controls:
             self._say(str(error))
 
     def _say(self, text: str) -> None:
-        from markupsafe import escape
-
-        self.said.value = f"<span role='status'>{escape(text)}</span>"
+        self.said.value = status(text)
 
 
 def _listed(choice: Choice) -> str:

@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from perfnb.widgets import wording
 
@@ -69,3 +69,8 @@ class Piece:
 def together(pieces: Sequence[Piece]) -> Piece:
     """Return pieces one below the other."""
     return Piece(Markup("").join(each.html for each in pieces), "\n".join(each.text for each in pieces))
+
+
+def status(text: str) -> str:
+    """Return a line that a screen reader tells when it changes."""
+    return f"<span role='status'>{escape(text)}</span>"

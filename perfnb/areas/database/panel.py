@@ -16,13 +16,12 @@ from perfnb.areas.database.names import headlines, plain
 from perfnb.areas.database.overview import overview_piece
 from perfnb.areas.database.pools import pool_demand
 from perfnb.areas.database.vector_stores import advisories, collections, index_memory, vector_columns
+from perfnb.areas.database.vector_tuner import VectorTuner
 from perfnb.areas.database.workload import brief, top_statements, workload
 from perfnb.errors import NotMeasured, WrongUse
 from perfnb.plans import plan_of
-from perfnb.tuner.recorded import tunings
-from perfnb.tuner.shown import tuning_piece
 from perfnb.widgets import wording
-from perfnb.widgets.chart import Chart, Missing, Shown
+from perfnb.widgets.chart import Chart, Missing
 from perfnb.widgets.choose import Chooser
 from perfnb.widgets.html import Piece, together
 from perfnb.widgets.plan import PlanView
@@ -248,17 +247,9 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns=words | {"bytes": "size", "part_of_cache": "cache_share"})
 
 
-def recall_curve(incident: "Incident") -> Shown:
-    """Draw what tunings found, that of a moment ago too."""
-    return figures.recall_curve.of(incident.recording, incident.objectives)
-
-
-def tuned(incident: "Incident") -> Piece:
-    """Return the last tuning of a vector search on the timeline, or how to make one."""
-    try:
-        return tuning_piece(tunings(incident.recording)[-1])
-    except NotMeasured as missing:
-        return not_measured(missing)
+def tuner(incident: "Incident") -> VectorTuner:
+    """Return the panel that tunes a vector search on the live database, with the last tuning below it."""
+    return VectorTuner(incident)
 
 
 def pool(incident: "Incident") -> "PoolCalculator | Missing":

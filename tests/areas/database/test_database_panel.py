@@ -13,6 +13,7 @@ from test_locks import queue
 from perfnb.areas.database import overview, panel
 from perfnb.areas.database.calculator import PoolCalculator
 from perfnb.areas.database.names import headline, headlines
+from perfnb.areas.database.vector_tuner import VectorTuner
 from perfnb.finding import Finding
 from perfnb.incident import Incident
 from perfnb.objectives import Objectives
@@ -84,7 +85,9 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Recording:
 
 
 def bundle_of(shown: Any) -> dict[str, Any]:
-    shown = shown.chart if isinstance(shown, Chooser) else shown.answer if isinstance(shown, PoolCalculator) else shown
+    parts = {Chooser: "chart", PoolCalculator: "answer"}
+    shown = getattr(shown, parts[type(shown)]) if type(shown) in parts else shown
+    shown = shown.result() if isinstance(shown, VectorTuner) else shown
     bundle = shown._repr_mimebundle_()
     data: dict[str, Any] = bundle[0] if isinstance(bundle, tuple) else bundle
     return data
@@ -108,8 +111,8 @@ def test_every_cell_shows_something_readable_of_any_recording(rich: Recording, e
 
 @pytest.mark.parametrize(
     "name",
-    ["overview", "top", "statements", "waits_for_what", "index_inventory", "table_inventory", "plans", "vectors", "tuned",
-     "pool", "connections_over_time", "waits_by_event", "cache_over_time", "table_sizes", "recall_curve"],
+    ["overview", "top", "statements", "waits_for_what", "index_inventory", "table_inventory", "plans", "vectors",
+     "pool", "connections_over_time", "waits_by_event", "cache_over_time", "table_sizes"],
 )  # fmt: skip
 def test_a_cell_without_evidence_says_how_to_get_it(empty: Recording, name: str) -> None:
     text = str(getattr(panel, name)(incident(empty)))
