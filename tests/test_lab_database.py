@@ -14,6 +14,7 @@ from browser import NotebookPage, jupyterlab, launched, needs_chromium
 from perfnb.recording import Recording
 from perfnb.staging import staged
 from perfnb.trials.shown import trials_of
+from perfnb.tuner.recorded import tunings
 
 pytestmark = [*needs_chromium, pytest.mark.demo]
 
@@ -145,6 +146,17 @@ def test_keep_builds_it_and_undo_takes_it_away_again(opened: Opened) -> None:
     assert opened.indexes == opened.indexes_before
     press(opened, "Undo")
     said(opened, "Nothing is set")
+
+
+def test_a_vector_search_is_tuned_and_the_result_stands_below(opened: Opened) -> None:
+    button = opened.notebook.find("button:has-text('Tune')")
+    button.focus()
+    opened.notebook.page.keyboard.press("Enter")
+    page = opened.notebook.page
+    page.locator("[role=status]").filter(has_text="documents.embedding: ").wait_for(timeout=A_WHILE)
+    assert "held back" in opened.notebook.find(".pnb-trial:has-text('held back')").text_content()
+    with Recording.open(opened.recording) as recording:
+        assert len(tunings(recording)) == 1
 
 
 def test_no_password_is_written_into_the_recording(opened: Opened) -> None:
