@@ -7,7 +7,8 @@ For each change the demo stack is staged with a fault that makes it matter, its 
 change is estimated from that recording alone, and a trial of ``--pairs`` pairs of blocks then tries it on the same
 running app with requests that were not recorded: through the proxy with both arms at once where it can, else by the
 app's own setting in turns. Sessions of the trial are as long as the recorded ones were, and no two arms are sent the
-same question, as the provider's prefix cache would know it the second time. Claim: what is measured agrees with what
+same question, as the provider's prefix cache would know it the second time. A change of the database is tried on one
+statement, as the notebooks' panel does it: an index in a transaction that is rolled back, a setting in turns. Claim: what is measured agrees with what
 was predicted for at least nine of ten changes, each judged by its main metric. A change takes about two minutes.
 ``--again`` estimates kept recordings anew, which tells what a change to an estimate does without new trials.
 """
@@ -24,18 +25,25 @@ from typing import Any
 
 from perfnb.demo.workload import SESSIONS
 from perfnb.errors import PerfnbError
-from perfnb.estimates import Prediction, change_named, predict
+from perfnb.estimates import change_named, predict
+from perfnb.incident import Incident
 from perfnb.knobs.app import HttpSettings
 from perfnb.knobs.llm import LlmPolicy
 from perfnb.load import Limits, Workload, planned_requests
+from perfnb.objectives import Objectives
 from perfnb.recording import Content, Recording
 from perfnb.staging import DEMO_APP, EXPORT_S, Staged, staged
-from perfnb.target import KnobSettings, Request
+from perfnb.target import KnobSettings, Request, Target
 from perfnb.trials import Knob, MetricResult, Plan, TrialProgress, TrialResult, run_trial
+from perfnb.try_a_change import TryAChange
 
 RECORDING = "calibration.perfnb"
 CLAIM = 0.9
-SHOWN = ("request_usd", "request_duration_ms", "time_to_first_token_ms", "input_tokens", "output_tokens")
+STATEMENT = "statement_ms"
+SHOWN = (
+    "request_usd", "request_duration_ms", "time_to_first_token_ms", "input_tokens", "output_tokens", STATEMENT,
+    "statement_blocks",
+)  # fmt: skip
 LEAST_MOVE = 0.01
 """A metric that is predicted to move by less is not listed."""
 LATE = Limits(late_ms=20)
@@ -49,7 +57,8 @@ PLAIN_USERS = {"repeat_share": 0, "ingest_share": 0, "rate": 3.5}
 class Case:
     """A change and where it is tried: the faults staged, its setting, and the app's ``setting`` that does it.
 
-    ``main`` is the metric it is judged by. Without ``app`` the change is a policy of the proxy.
+    ``main`` is the metric it is judged by: a statement's where the change is the database's. Without ``app`` any other is
+    a policy of the proxy.
     """
 
     change: str
@@ -85,6 +94,9 @@ CASES = (
     Case("parallel_calls", "request_duration_ms", ("sequential-calls",), app={"plan": "sections at once"}),
     Case("streaming", "time_to_first_token_ms", ("no-streaming",), app={"stream": True}),
     Case("prefix_cache", "request_usd", ("unstable-prompt-prefix",), app={"clock": False}),
+    Case("index", STATEMENT, ("missing-index",)),
+    Case("work_mem", STATEMENT, ("sort-spill",)),
+    Case("vector_search", STATEMENT, ("missing-results",), {"ef_search": 120}),
 )
 
 
@@ -183,8 +195,7 @@ def _tried(home: Path, case: Case, options: argparse.Namespace) -> Tried:
         with staged(home / RECORDING, case.faults, app=app, content=case.content, logs=home) as stage:
             stage.demo.run_workload(stage.users_url, options.seconds, habits=app.users)
             time.sleep(EXPORT_S)
-            prediction = predict(stage.recorder.recording, case.change, **case.setting)
-            result = _trial(stage, case, prediction, options)
+            result = (_statement_trial if case.main == STATEMENT else _trial)(stage, case, options)
     except PerfnbError as error:
         _tell(f"  {error}")
         return Tried(case, trouble=str(error))
@@ -201,8 +212,19 @@ def _again(path: Path, case: Case) -> Tried:
     return _said(case, replace(result, metrics=tuple(each.beside(prediction) for each in result.metrics)))
 
 
-def _trial(stage: Staged, case: Case, prediction: Prediction, options: argparse.Namespace) -> TrialResult:
+def _statement_trial(stage: Staged, case: Case, options: argparse.Namespace) -> TrialResult:
+    """Try a change of the database on the statement that the panel chooses for it."""
+    incident = Incident(stage.recorder.recording, Target(dsn=stage.demo.dsn), Objectives.load())
+    panel = TryAChange(incident, incident.findings)
+    panel.choose(case.change)
+    panel.given |= case.setting
+    panel.is_accepted = True
+    return panel.run(panel.plan(options.pairs), options.rate, _progress)
+
+
+def _trial(stage: Staged, case: Case, options: argparse.Namespace) -> TrialResult:
     recording = stage.recorder.recording
+    prediction = predict(recording, case.change, **case.setting)
     if not case.app:
         policy = change_named(case.change).policy
         assert policy is not None

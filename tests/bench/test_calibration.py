@@ -11,6 +11,7 @@ import pytest
 from perfnb.estimates import change_named, changes
 from perfnb.trials import MetricResult
 from perfnb.trials.measure import METRICS
+from perfnb.try_a_change.database import FIXED
 
 
 def _script() -> ModuleType:
@@ -121,9 +122,10 @@ def test_sessions_of_a_trial_are_others_than_the_recorded_ones() -> None:
     assert calibration.in_fresh_session({"message": "?"}, 1) == {"message": "?"}
 
 
-def test_every_change_the_proxy_can_do_is_calibrated() -> None:
-    assert {each.name for each in changes() if each.policy} <= {case.change for case in calibration.CASES}
+def test_every_change_the_proxy_or_a_statement_can_show_is_calibrated() -> None:
+    can_be_tried = {each.name for each in changes() if each.policy} | {"index", *FIXED}
+    assert can_be_tried <= {case.change for case in calibration.CASES}
     for case in calibration.CASES:
         change = change_named(case.change)
         change.setting(case.setting)
-        assert bool(change.policy) != bool(case.app)
+        assert sum(map(bool, (change.policy, case.app, case.main == calibration.STATEMENT))) == 1
