@@ -161,7 +161,10 @@ def _is_led(recording: Recording, table: str, column: str) -> bool:
 def _selectivity(
     recording: Recording, table: str, columns: tuple[str, ...], read: Statement, tables: pd.DataFrame
 ) -> tuple[float, float]:
-    """Return what part of the rows the columns leave: by the number of different values, and by the commonest one."""
+    """Return what part of the rows the columns leave: by the number of different values, and by the commonest one.
+
+    A column that the statement does not compare leaves them all: it may stand in the index for their order.
+    """
     known = objects(recording, "column").set_index("name")
     rows = max(1.0, float(_table_in(tables, table)["rows_estimated"]))
     operators = {
@@ -171,7 +174,9 @@ def _selectivity(
     for column in columns:
         if f"{table}.{column}" not in known.index:
             raise WrongUse(f"{table} has no column {column!r}", hint="columns of the table, with commas between them")
-        if operators.get(column) in RANGES:
+        if column not in operators:
+            continue
+        if operators[column] in RANGES:
             low, high = low * RANGE[0], high * RANGE[1]
             continue
         row = known.loc[f"{table}.{column}"]

@@ -1,5 +1,6 @@
 """A vector search that keeps more candidates, or goes on while a filter leaves too few rows."""
 
+import math
 from typing import Any
 
 from perfnb.attribution.objects import objects
@@ -35,12 +36,12 @@ def vector_search(recording: Recording, *, ef_search: int, iterative_scan: str, 
     if not (indexes["method"] == "hnsw").any():
         raise NotMeasured("no HNSW index was seen", hint="settings of a search need one; record with --dsn DSN")
     mean, now = float(row["mean_exec_time_ms"]), _ef(recording)
-    low, high = sorted((1.0, ef_search / now))
+    low, high = sorted((1.0, _work(ef_search) / _work(now)))
     if iterative_scan != "off":
         high = max(high, min(DEFAULT_MOST_ROWS, _rows(recording, row)) / now)
     assumptions = (
         f"sessions of the app have hnsw.ef_search {now}, as a new session has",
-        "a search takes at most as many times longer as it visits more candidates",
+        "a search takes at most as many times longer as it visits more candidates and keeps them in order",
     )
     effect = Estimate("statement_ms", mean, mean * low, mean * high, assumptions, (ROWS_UNKNOWN,))
     return Prediction(
@@ -50,6 +51,11 @@ def vector_search(recording: Recording, *, ef_search: int, iterative_scan: str, 
         (ROWS_UNKNOWN,),
         setting={"statement": str(row["queryid"])},
     )
+
+
+def _work(ef: float) -> float:
+    """Return what a search with so many candidates takes at most, up to a factor: each is put into a queue of that length."""
+    return ef * math.log2(ef + 1)
 
 
 def _is_search(row: Any) -> bool:
