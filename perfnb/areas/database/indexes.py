@@ -84,6 +84,7 @@ def unused_index(
         + "\n".join(drop_index(name) for name in judged["name"].head(12)),
         effort="low",
         frame=judged[_SHOWN].head(50),
+        figure="table_sizes",
     )
 
 
@@ -171,6 +172,7 @@ def duplicate_index(
         remedy="Run, one at a time:\n" + "\n".join([*map(drop_index, copies["name"]), *_mended(broken, every)]),
         effort="low",
         frame=pd.concat([copies.reindex(columns=[*_SHOWN, "cover", "how"]), broken.reindex(columns=_SHOWN).assign(how="invalid")]).head(50),
+        figure="table_sizes",
     )  # fmt: skip
 
 

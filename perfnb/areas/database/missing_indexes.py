@@ -262,6 +262,7 @@ def missing_index(
         effort="low",
         estimate=_estimate(worst),
         frame=found.drop(columns=["shape"]).head(50),
+        figure="top_statements",
     )  # fmt: skip
 
 

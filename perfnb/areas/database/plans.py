@@ -109,6 +109,7 @@ def _poor(off: pd.DataFrame, ages: pd.DataFrame, share: float, miss: float, min_
         remedy=_of_values(worst["table"]) if is_fresh else _analyze([str(worst["table"])]),
         effort="medium" if is_fresh else "low",
         frame=off.head(20),
+        figure="top_statements",
     )
 
 
@@ -130,6 +131,7 @@ def _old(old: pd.DataFrame, statements: pd.DataFrame, share: float, told: list[s
         remedy=_analyze([str(name) for name in old["name"].head(5)]),
         effort="low",
         frame=old.head(20).reset_index(drop=True),
+        figure="top_statements",
     )
 
 
