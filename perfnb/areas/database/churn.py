@@ -92,7 +92,8 @@ class Churn:
     @property
     def ended_for_requests(self) -> float:
         """Return how many of the ended sessions were not a stranger's, at least."""
-        return max(0.0, self.ended - sum(program.most for program in self.strangers))
+        strange = (program.seen if self.seen_by == "looks" else program.most for program in self.strangers)
+        return max(0.0, self.ended - sum(strange))
 
     @property
     def per_request(self) -> float:
@@ -116,10 +117,18 @@ def churn(recording: Recording) -> Churn:
         open=left,
         largest_part=float(begun.groupby("time")["step"].sum().max() / total) if total else 0.0,
         seen_by="counters",
-        programs=programs(recording) if recording.has("activity") else (),
+        programs=_programs_or_none(recording),
         requests=_requests_between(recording, first, last),
         seconds=(last - first) / 1e9,
     )
+
+
+def _programs_or_none(recording: Recording) -> tuple[Program, ...]:
+    """Return the programs; none where sessions were not looked at, or what they do is hidden from the role."""
+    try:
+        return programs(recording) if recording.has("activity") else ()
+    except NotMeasured:
+        return ()
 
 
 def _by_looks(recording: Recording) -> Churn:

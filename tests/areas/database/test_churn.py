@@ -135,6 +135,19 @@ def test_sessions_that_are_still_logging_in_have_no_program_yet(tmp_path: Path) 
     assert set(programs(found)) == {"app@shop"}
 
 
+def test_a_role_that_may_not_see_what_sessions_do_counts_them_all_the_same(tmp_path: Path) -> None:
+    hidden = [row | {"state": None, "query": None, "backend": None} for row in kept() + short(application="report")]
+    found, check = of(tmp_path, hidden)
+    assert found.programs == ()
+    assert isinstance(check(), Finding)
+
+
+def test_before_version_14_a_strangers_are_taken_off_as_they_were_seen(tmp_path: Path) -> None:
+    found, check = of(tmp_path, kept(), short(application="report", query=REPORT, age_ms=20), samples=[])
+    assert (found.seen_by, found.ended, found.ended_for_requests) == ("looks", 18, 0)
+    assert isinstance(check(), Clear)
+
+
 def test_without_looks_all_sessions_may_be_the_requests(tmp_path: Path) -> None:
     made = recording(tmp_path, requests=asked(), samples=COUNTERS)
     assert churn(made).programs == ()
