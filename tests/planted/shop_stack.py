@@ -86,7 +86,7 @@ CAUSES = tuple(sorted(HABITS | set(STATES) | {"stale-connections"}))
 
 def fill(stack: Stack, dsn: str) -> None:
     """Make the shop's tables and rows, then what belongs to the stack's faults."""
-    rng = random.Random(7)
+    rng, told = random.Random(7), random.Random(8)
     words = [
         "garden",
         "sea",
@@ -107,7 +107,8 @@ def fill(stack: Stack, dsn: str) -> None:
             for number in range(BOOKS):
                 title = " ".join(rng.sample(words, 3))
                 vector = [round(rng.gauss(0, 1), 4) for _ in range(DIMENSIONS)]
-                copy.write_row((f"{title} {number}", f"A story of {title}. " * 4, str(vector)))
+                blurb = " ".join(f"{told.choice(words)} {told.randrange(1000)}" for _ in range(10))
+                copy.write_row((f"{title} {number}", f"A story of {blurb}.", str(vector)))
         connection.execute(ROWS)
         connection.execute(INDEXES)
     states = [statement for fault in stack.faults for statement in STATES.get(fault.cause, ())]

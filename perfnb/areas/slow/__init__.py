@@ -2,6 +2,7 @@
 
 from perfnb.areas.slow import (
     caching,
+    clients,
     concurrency,
     context,
     hotspots,
@@ -12,4 +13,15 @@ from perfnb.areas.slow import (
     streaming,
 )
 
-__all__ = ["caching", "concurrency", "context", "hotspots", "provider", "reasoning", "retries", "stages", "streaming"]
+__all__ = [
+    "caching",
+    "clients",
+    "concurrency",
+    "context",
+    "hotspots",
+    "provider",
+    "reasoning",
+    "retries",
+    "stages",
+    "streaming",
+]

@@ -256,54 +256,6 @@ def slow_embedding(
     )
 
 
-ENDS_A_CONNECTION = ("timeout", "disconnected", "connection", "unfinished")
-
-
-@check("client-per-request", area="slow")
-def client_per_request(
-    recording: Recording, objectives: Objectives, *, least: int = 10, fresh: float = 0.6
-) -> Finding | Clear:
-    """Nearly every model call comes over a connection of its own: a client is made for each (R92).
-
-    More connections than calls ever under way at once can't be explained by concurrency. A caller that leaves before
-    the end, or an answer that breaks off, ends its connection, so the next call needs a new one.
-
-    Source: C47 (a client opened per call, X44); users of httpx and openai clients made per request
-    """
-    frame = calls_on_path(recording)
-    frame = frame[(frame["source"] == "proxy") & frame["connection_id"].notna()]
-    if frame.empty:
-        raise NotMeasured("no call tells its connection", hint=HOW_TO_PROXY)
-    broken = int(frame["error_type"].isin(ENDS_A_CONNECTION).sum())
-    opened = max(0, int((frame["connection_requests"] == 1).sum()) - broken)
-    together = _most_at_once(frame)
-    if len(frame) < least or opened < fresh * len(frame) or opened <= 2 * together:
-        return Clear(f"{len(frame)} calls came over {opened} new connections, {together} under way at once")
-    connect = frame["connect_ms"].dropna()
-    cost = float(connect.median()) if len(connect) else 0.0
-    share = share_of_wait(recording, cost * opened)
-    return Finding(
-        title=f"{opened} of {len(frame)} model calls opened a new connection",
-        severity="medium" if share < 0.25 else severity(2.5, share),
-        share=share,
-        evidence=(
-            f"{opened} connections for {len(frame)} calls, though at most {together} were under way at once",
-            f"each costs a TCP and TLS handshake ({cost:.0f} ms to this provider) and the making of a client",
-        ),
-        remedy="Make one client when the app starts and use it for every call; it keeps connections open.",
-        effort="low",
-        frame=frame[["call_id", "connection_id", "connection_requests", "connect_ms"]].head(50),
-        figure="speed_by_model",
-    )
-
-
-def _most_at_once(frame: pd.DataFrame) -> int:
-    moments = np.concatenate([frame["start_time"].to_numpy(), frame["end_time"].to_numpy()])
-    steps = np.concatenate([np.ones(len(frame)), -np.ones(len(frame))])
-    order = np.lexsort((steps, moments))
-    return int(np.cumsum(steps[order]).max())
-
-
 @check("rate-limited", area="slow")
 def rate_limited(
     recording: Recording, objectives: Objectives, *, least: int = 3, min_part: float = 0.02

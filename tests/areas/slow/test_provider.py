@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import Row, answer, call, embedding, every, failed_call, recording, request
+from builders import START, Row, answer, call, embedding, every, failed_call, recording, request
 
 from perfnb.areas.slow.provider import speed_by_model
 from perfnb.errors import NotMeasured
@@ -95,13 +95,37 @@ def test_embedding_a_batch_is_not_a_query(tmp_path: Path) -> None:
     assert isinstance(answer(tmp_path, "slow-embedding", calls=calls), Clear)
 
 
-def connections(count: int, per_connection: int, pause: float = 2000) -> list[Row]:
+def connections(count: int, per_connection: int, pause: float = 2000, **columns: Any) -> list[Row]:
     return [
         call(
-            n * pause, 500, connection_id=n // per_connection, connection_requests=n % per_connection + 1, connect_ms=40
+            n * pause, 500, connection_id=n // per_connection, connection_requests=n % per_connection + 1, connect_ms=40,
+            **({"stream": False} | columns),
         )
         for n in range(count)
+    ]  # fmt: skip
+
+
+def streams(count: int, *, embedded: str = "") -> list[Row]:
+    """Return streamed answers on a connection each; ``embedded`` before, on the "same" connection or on one of its "own"."""
+    rows = [
+        call(n * 2000 + 100, 500, connection_id=n, connection_requests=1 + (embedded == "same"), connect_ms=40, stream=True)
+        for n in range(count)
+    ]  # fmt: skip
+    where = {"same": range(count), "own": range(1000, 1000 + count), "kept": [1000] * count}.get(embedded, [])
+    told = [1 if embedded != "kept" else n + 1 for n in range(count)]
+    return rows + [
+        embedding(n * 2000, 50, connection_id=number, connection_requests=told[n], stream=False)
+        for n, number in enumerate(where)
     ]
+
+
+def making(ms: float) -> list[Row]:
+    """Return stacks of a process that makes clients for so long, beside other work."""
+    seen = {"create_client (app.py:9);create_default_context (ssl.py:700)": ms, "answer (app.py:5)": 1000}
+    return [
+        {"time": START, "pid": 7, "thread": "1", "stack": stack, "samples": 1, "on_cpu": True, "mode": "profile", "period_ms": each}
+        for stack, each in seen.items() if each
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -117,6 +141,30 @@ def connections(count: int, per_connection: int, pause: float = 2000) -> list[Ro
 )
 def test_client_per_request(tmp_path: Path, calls: list[Row], found: bool) -> None:
     assert isinstance(answer(tmp_path, "client-per-request", calls=calls), Finding) is found
+
+
+@pytest.mark.parametrize(
+    ("calls", "stacks", "found"),
+    [
+        (streams(20, embedded="own"), [], True),  # a connection for each embedding as well
+        (streams(20, embedded="kept"), [], False),
+        (streams(20, embedded="same"), [], False),  # … used again by the answer: it ends with that stream
+        (streams(20), making(400), True),
+        (streams(20), making(20), True),  # one millisecond each
+        (streams(20), making(19), False),
+        (streams(20), making(0), False),
+    ],
+)
+def test_where_streams_end_connections_others_tell(
+    tmp_path: Path, calls: list[Row], stacks: list[Row], found: bool
+) -> None:
+    assert isinstance(answer(tmp_path, "client-per-request", calls=calls, stacks=stacks), Finding) is found
+
+
+def test_streams_alone_do_not_tell_whether_clients_are_made_anew(tmp_path: Path) -> None:
+    with pytest.raises(NotMeasured, match="end a connection where a stream ends") as missing:
+        answer(tmp_path, "client-per-request", calls=streams(20))
+    assert "--pid" in str(missing.value.hint)
 
 
 @pytest.mark.parametrize(("refused", "good", "found"), [(10, 20, True), (3, 20, True), (2, 20, False), (3, 200, False)])
