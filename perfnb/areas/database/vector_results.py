@@ -1,5 +1,6 @@
 """Searches of vectors that return fewer rows than they ask for."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from perfnb.areas.database.vector_filters import searches_or_none
 from perfnb.areas.database.vector_searches import DEFAULTS, part_that_passes, setting
 from perfnb.areas.database.vector_stores import pgvector_version, vector_indexes
 from perfnb.areas.database.workload import brief
+from perfnb.attribution import observed
+from perfnb.attribution.shapes import shape_of
 from perfnb.checklist import check
 from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives, severity
@@ -25,17 +28,17 @@ def missing_results(
     """Vector searches return fewer rows than they ask for, without an error (R94).
 
     An HNSW index hands over hnsw.ef_search rows at most (40 unless set), whatever the LIMIT, and a filter beside it is
-    applied to those alone unless iterative scans are on (pgvector 0.8). Recordings hold no LIMIT, so a search is named
+    applied to those alone unless iterative scans are on (pgvector 0.8). Where the LIMIT is a parameter, a search is named
     where it returns exactly the 40 rows each time that nobody chose, or, filtered, fewer rows than any LIMIT would leave:
-    not a whole number on average, and less than a third of the rows that meet the condition. Where a plan that was
-    executed tells the LIMIT (auto_explain, EXPLAIN ANALYZE) or traces do, that is gone by; an ef_search that was set may
-    well be the LIMIT, so only such a plan can tell there.
+    not a whole number on average, and less than a third of the rows that meet the condition. Where the statement's text
+    holds the LIMIT, a plan that was executed tells it (auto_explain, EXPLAIN ANALYZE) or traces do, that is gone by; an
+    ef_search that was set may well be the LIMIT, so nothing else can tell there.
 
     Source: beyond the seeds; pgvector's README (FAQ: fewer results; iterative scans); pgvector issues 684, 560, 846
     """
     asked = searches_or_none(recording)
     counted = asked[asked["calls"] >= least] if len(asked) else asked
-    limits = planned_limits(recording) if len(counted) else {}
+    limits = planned_limits(recording) | written_limits(recording, counted) if len(counted) else {}
     told = [shortage(recording, row, limits) for row in counted.to_dict("records")]
     short = pd.DataFrame([each for each in told if each is not None])
     calls = float(counted["calls"].sum()) if len(counted) else 0.0
@@ -60,6 +63,30 @@ def planned_limits(recording: Recording) -> dict[str, tuple[float, float]]:
         if limit is not None and each.queryid:
             found[str(each.queryid)] = limit
     return found
+
+
+def written_limits(recording: Recording, searches: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return for each queryid of ``searches`` the LIMIT that spans or sessions hold in its text, the largest of several,
+    and the rows that came."""
+    texts = observed(recording).query(
+        "SELECT DISTINCT statement AS text FROM observed_spans WHERE statement ILIKE '%limit%' "
+        "UNION SELECT DISTINCT query FROM observed_activity WHERE query ILIKE '%limit%'"
+    )["text"]
+    written: dict[str, float] = {}
+    for text in texts:
+        if found := _WRITTEN.search(text):
+            shape = shape_of(text).key
+            written[shape] = max(written.get(shape, 0), float(found[1]))
+    return {
+        str(queryid): (written[row["shape"]], float(row["rows_per_call"] or 0))
+        for row in searches.to_dict("records")
+        if row["shape"] in written
+        for queryid in row["queryids"] or ()
+    }
+
+
+_WRITTEN = re.compile(r"\blimit\s+(\d+)\s*;?\s*$", re.I)
+"""At the end of the text: one further in is a subquery's."""
 
 
 def _limit(plan: Plan, indexes: set[str]) -> tuple[float, float] | None:
@@ -144,7 +171,7 @@ def _short(recording: Recording, objectives: Objectives, short: pd.DataFrame, sh
 def _planned(row: pd.Series) -> tuple[str, ...]:
     if row["why"] != "ef_search" or row["expected"] is None or pd.isna(row["expected"]):
         return ()
-    return (f"a plan that was executed shows its LIMIT: {float(row['expected']):,.0f}",)
+    return (f"its LIMIT is {float(row['expected']):,.0f}, as its text or a plan that was executed shows",)
 
 
 def _of(row: pd.Series) -> str:

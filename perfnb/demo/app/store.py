@@ -11,12 +11,13 @@ from psycopg_pool import AsyncConnectionPool
 
 from perfnb.demo.app.settings import Settings
 
+# The number of passages is written behind; it is the app's own, nobody's input.
 NEAREST: Mapping[str, str] = {
-    "all": "SELECT id, module, title, body FROM documents ORDER BY embedding <=> %s::vector LIMIT %s",
-    "euclidean": "SELECT id, module, title, body FROM documents ORDER BY embedding <-> %s::vector LIMIT %s",
+    "all": "SELECT id, module, title, body FROM documents ORDER BY embedding <=> %s::vector LIMIT {limit}",
+    "euclidean": "SELECT id, module, title, body FROM documents ORDER BY embedding <-> %s::vector LIMIT {limit}",
     "language": """
 SELECT id, module, title, body FROM documents WHERE about->>'language' = 'en'
-ORDER BY embedding <=> %s::vector LIMIT %s
+ORDER BY embedding <=> %s::vector LIMIT {limit}
 """,
 }
 READ = "SELECT id, module, title, body FROM documents WHERE id = %s"
@@ -94,7 +95,7 @@ class Store:
 
     async def nearest(self, embedding: Sequence[float], limit: int) -> list[Passage]:
         """Return the passages nearest to an embedding, nearest first."""
-        return await self._passages(NEAREST[self._settings.search], (list(embedding), limit))
+        return await self._passages(NEAREST[self._settings.search].format(limit=int(limit)), (list(embedding),))
 
     async def read(self, document_id: int) -> Passage | None:
         """Return one passage."""

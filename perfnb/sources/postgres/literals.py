@@ -23,7 +23,8 @@ _TOKENS = re.compile(
         | (?:{_DIGITS}(?:\.(?!\.)(?:{_DIGITS})?+)?+ | (?<!\.)\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?+
       )
     | (?P<kept>
-          (?:::|\b[aA][sS]\b)\s*+{_NAME}(?:\.{_NAME})?\s*+\(\s*+[0-9]++(?:\s*+,\s*+[0-9]++)?\s*+\)
+          [lL][iI][mM][iI][tT]\ ++[0-9]{{1,6}}+(?![\w$.]|[^\x00-\x7f])
+        | (?:::|\b[aA][sS]\b)\s*+{_NAME}(?:\.{_NAME})?\s*+\(\s*+[0-9]++(?:\s*+,\s*+[0-9]++)?\s*+\)
         | (?:[uU]&)?"(?:[^"]|"")*+(?:"|\Z)
         | \$[0-9]++
         | {_PART}
@@ -32,14 +33,15 @@ _TOKENS = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""Kept are names, parameters and the modifiers of types: ``::vector(1536)`` is a type, no value."""
+"""Kept are names, parameters and the modifiers of types: ``::vector(1536)`` is a type, no value. And the number of a
+LIMIT: it is nobody's data, and what comes back is judged by it."""
 
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _NUMBERED_PLAN = re.compile(r"\b(?:Sub|Init)Plan [0-9]++")
 
 
 def without_literals(sql: str) -> str:
-    """Return ``sql`` with each string, number and bit string as ``?``, without comments, and blanks made one.
+    """Return ``sql`` with each string, number and bit string as ``?`` but a LIMIT's, without comments, and blanks made one.
 
     Parameters (``$1``), names and modifiers of types stay. What was treated once is not changed by a second time.
     """

@@ -2,9 +2,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import START, Row, answer, recording
+from builders import START, Row, answer, recording, span
 from hypothesis import given
 from hypothesis import strategies as st
+from session_rows import session
 from statement_rows import Counted, catalog, counted, requests, snapshots
 from vector_rows import BY_JSON, FILTERED, SEARCH, collection, extension, index, settings, store_span, table
 
@@ -154,7 +155,7 @@ def test_a_plan_that_was_executed_tells_the_limit(tmp_path: Path, limit: int, na
     said = judged(tmp_path, "missing-results", search(40), table() + index(), plans=[executed(limit, 40)])
     assert isinstance(said, Finding) is named
     if isinstance(said, Finding):
-        assert any("LIMIT: 120" in line for line in said.evidence)
+        assert any("LIMIT is 120" in line for line in said.evidence)
 
 
 @pytest.mark.parametrize(("limit", "named"), [(120, True), (100, False)])
@@ -164,6 +165,26 @@ def test_where_ef_search_was_set_a_plan_tells_whether_the_limit_is_larger(
     plans = [executed(limit, 100)]
     said = judged(tmp_path, "missing-results", search(100), table() + index() + ROLE, plans=plans)
     assert isinstance(said, Finding) is named
+
+
+WRITTEN = SEARCH.rpartition(" LIMIT ")[0] + " LIMIT {limit}"
+
+
+@pytest.mark.parametrize("place", ["span", "session"])
+@pytest.mark.parametrize(("limits", "named"), [((120,), True), ((40,), False), ((10, 40), False), ((10, 120), True)])
+def test_the_text_of_a_statement_tells_the_limit(
+    tmp_path: Path, limits: tuple[int, ...], named: bool, place: str
+) -> None:
+    texts = [WRITTEN.format(limit=limit) for limit in limits]
+    seen: dict[str, list[Row]] = {
+        "span": {"spans": [span("SELECT", 10 * turn, 5, trace="other", operation="database", statement=text)
+                           for turn, text in enumerate(texts)]},
+        "session": {"activity": [session(1000 * turn, 1, query=text) for turn, text in enumerate(texts)]},
+    }[place]  # fmt: skip
+    said = judged(tmp_path, "missing-results", search(40), table() + index(), **seen)
+    assert isinstance(said, Finding) is named
+    if isinstance(said, Finding):
+        assert any("LIMIT is 120" in line for line in said.evidence)
 
 
 def test_what_an_app_sets_for_itself_is_not_known(tmp_path: Path) -> None:

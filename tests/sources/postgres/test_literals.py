@@ -30,6 +30,10 @@ CASES = [
     ("SELECT * FROM t WHERE id = %(id)s AND x = %s AND y = :name", "SELECT * FROM t WHERE id = %(id)s AND x = %s AND y = :name"),
     ("SET work_mem = '64MB'", "SET work_mem = ?"),
     ("ALTER ROLE a PASSWORD 'hunter2'", "ALTER ROLE a PASSWORD ?"),
+    ("SELECT a FROM t LIMIT 40 OFFSET 80", "SELECT a FROM t LIMIT 40 OFFSET ?"),
+    ("SELECT a FROM t limit  7;", "SELECT a FROM t limit 7;"),
+    ("SELECT 'LIMIT 5', xlimit 5 FROM t LIMIT 5.5", "SELECT ?, xlimit ? FROM t LIMIT ?"),
+    ("SELECT a FROM t LIMIT 12345678", "SELECT a FROM t LIMIT ?"),
     ("", ""),
 ]  # fmt: skip
 
@@ -41,7 +45,7 @@ def test_what_is_a_value_goes_and_what_is_a_name_stays(sql: str, expected: str) 
 
 PIECES = st.sampled_from(
     ["'", '"', "$", "$$", "$a$", "/*", "*/", "--", "\n", "\\", "E'", "::", "AS", "(", ")", ",", ".", "1", "$1", "0x", "e",
-     "?", " ", "vector", "é", "_", "x'", "U&", "SubPlan 1", "+", "\x00", "\x85", "2e", "\ud800"]
+     "?", " ", "vector", "é", "_", "x'", "U&", "SubPlan 1", "LIMIT ", "+", "\x00", "\x85", "2e", "\ud800"]
 )  # fmt: skip
 TEXTS = st.one_of(st.text(), st.lists(PIECES).map("".join), st.text(alphabet="'\"$a1/*-\\e:( )\n"))
 
