@@ -86,7 +86,9 @@ SPANS = Table(
         _ms("duration_ms", "end minus start"),
         _text("status", "OK, ERROR or UNSET"),
         _text("error_type", "error.type, or the type of the recorded exception"),
-        _text("statement", "db.query.text, for database spans"),
+        _text(
+            "statement", "db.query.text, for database spans; SQL without literals but a LIMIT's, unless texts are kept"
+        ),
         _count("http_status_code", "HTTP status, for HTTP spans"),
         _count("documents", "documents a retrieval returned, where the span tells"),
         _flag("cache_hit", "whether a cache answered, where the span tells"),

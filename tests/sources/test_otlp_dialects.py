@@ -513,3 +513,17 @@ def test_the_instrumentation_installed_here_reads_as_the_captured_one() -> None:
     assert [[call.get(name) for name in same] for call in made] == [
         [call.get(name) for name in same] for call in expected
     ]
+
+
+@pytest.mark.parametrize("name", ["db.statement", "db.query.text"])
+def test_values_that_an_app_writes_into_sql_are_left_out_unless_texts_are_kept(name: str) -> None:
+    written = "SELECT id FROM users\n WHERE mail = 'ann@example.org' AND age > 41 LIMIT 40"
+    attributes = {"db.system": "postgresql", name: written}
+    assert row(attributes)["statement"] == "SELECT id FROM users WHERE mail = ? AND age > ? LIMIT 40"
+    (kept,) = rows(span(attributes), content="full")["spans"]
+    assert kept["statement"] == written
+
+
+@pytest.mark.parametrize("text", ["GET cache:answers", "SELECT id FROM t WHERE id = %s", '{"find": "documents"}'])
+def test_other_statements_stay_as_they_are(text: str) -> None:
+    assert row({"db.system": "other", "db.statement": text})["statement"] == text

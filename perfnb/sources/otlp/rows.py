@@ -5,7 +5,9 @@ What spans say in different dialects is written once more under one name each, s
 retrievals ``perfnb.input_digest``, ``perfnb.output_digest`` with their length in characters.
 """
 
+import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ from perfnb.sources.otlp.routes import route_of
 from perfnb.sources.otlp.secrets import scrub
 from perfnb.sources.otlp.spans import KINDS, STATUSES, Event, Group, Span
 from perfnb.sources.otlp.usage import count, usage
+from perfnb.sources.postgres.literals import without_literals
 
 Row = dict[str, Any]
 
@@ -30,6 +33,8 @@ _NAMED = (
     ("top_k", "perfnb.top_k"),
 )
 _KEPT_OF_MESSAGES = ("finish_reason", "index", "role", "gen_ai.system", "gen_ai.provider.name")
+_SQL = re.compile(r"\s*(?:select|with|insert|update|delete|merge|call|values|copy|explain)\b", re.IGNORECASE)
+_plain = lru_cache(maxsize=10_000)(without_literals)  # an app says the same statements again and again
 _DETAILS = ("gen_ai.response.id", "server.address", "gen_ai.usage.cost", "llm.cost.total", "operation.cost")
 
 
@@ -76,7 +81,7 @@ class RowMaker:
             "duration_ms": (span.end_time - span.start_time) / 1e6,
             "status": STATUSES[span.status] if 0 <= span.status < len(STATUSES) else STATUSES[0],
             "error_type": classify.error_type(span, facts),
-            "statement": _text(facts.get("statement")),
+            "statement": self._statement(facts),
             "http_status_code": count(facts.get("http_status")),
             "documents": classify.documents(span, reading) if operation in ("retrieval", "rerank") else None,
             "cache_hit": classify.cache_hit(facts),
@@ -85,6 +90,11 @@ class RowMaker:
             "events": self._events(span.events),
             "resource": resource,
         }
+
+    def _statement(self, facts: Mapping[str, Any]) -> str | None:
+        """Return the statement; of SQL, unless texts are kept, without values: apps may write them into it."""
+        text = _text(facts.get("statement"))
+        return text if text is None or self._keeps_text or not _SQL.match(text) else _plain(text)
 
     def _attributes(self, span: Span, reading: Reading, operation: str) -> Row:
         kept = reading.kept
