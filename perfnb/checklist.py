@@ -1,6 +1,7 @@
 """The registry of checks: run them over a recording and rank what they found."""
 
 import csv
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,15 @@ from importlib import import_module, resources
 from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeVar
 
-from perfnb.errors import NotMeasured, WrongUse
+from perfnb.errors import NotMeasured, PerfnbError, WrongUse
 from perfnb.finding import SEVERITIES, Clear, Finding, Unmeasured
 from perfnb.objectives import Objectives
 from perfnb.recording import Recording
 
 AREAS = ("slow", "costs", "database")  # areas that have checks of ours; each is a package perfnb.areas.NAME
+
+
+log = logging.getLogger(__name__)
 
 
 class CheckFunction(Protocol):
@@ -178,9 +182,20 @@ def _answer(
         answer = one.function(recording, objectives)
     except NotMeasured as missing:
         return Unmeasured(one.cause, missing.hint or missing.message)
+    except PerfnbError:
+        raise
+    except Exception as defect:  # a defect of one check takes the other answers from nobody
+        log.exception("the check for %s failed", one.cause)
+        return Unmeasured(
+            one.cause, f"a check without a defect: this one failed ({type(defect).__name__}: {_first_line(defect)})"
+        )
     if isinstance(answer, Clear):
         return replace(answer, cause=one.cause)
     return replace(answer, cause=one.cause, area=one.area, seeds=one.seeds)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")[:200]
 
 
 def _rank(finding: Finding) -> tuple[float, int, str]:

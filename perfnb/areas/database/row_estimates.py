@@ -104,9 +104,10 @@ def _analyzed_columns(recording: Recording) -> list[str]:
 
 def _was_passed_over(recording: Recording, frame: pd.DataFrame, due: "pd.Series[float]") -> "pd.Series[bool]":
     """Tell which tables were due at the first look already, and still are after autovacuum must have come by."""
-    first = objects(recording, "table", at="first").set_index("name")
-    before = frame["name"].map(first["modified_since_analyze"].astype(float))
-    since = (frame["time"] - frame["name"].map(first["time"])) / 1e9
+    key = ["server", "name"]
+    first = frame[key].merge(objects(recording, "table", at="first"), on=key, how="left").set_axis(frame.index)
+    before = first["modified_since_analyze"].astype(float)
+    since = (frame["time"] - first["time"]) / 1e9
     return (before > due) & (since >= ROUNDS * _number(recording, "autovacuum_naptime", {}))
 
 

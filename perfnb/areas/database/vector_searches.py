@@ -73,7 +73,7 @@ def _searches(recording: Recording) -> pd.DataFrame:
             "why_not": why_not,
             "index": index.get("name", ""), "method": index.get("method", ""), "options": index.get("options") or {},
         })  # fmt: skip
-    return pd.DataFrame(rows).reindex(columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _distance(statement: str) -> Distance | None:

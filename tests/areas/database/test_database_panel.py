@@ -14,6 +14,7 @@ from perfnb.areas.database import overview, panel
 from perfnb.areas.database.calculator import PoolCalculator
 from perfnb.areas.database.names import headline, headlines
 from perfnb.areas.database.vector_tuner import VectorTuner
+from perfnb.checklist import checks_felt_in, run
 from perfnb.finding import Finding
 from perfnb.incident import Incident
 from perfnb.objectives import Objectives
@@ -274,3 +275,12 @@ def test_the_checklist_publishes_its_findings_as_data(rich: Recording) -> None:
     one = incident(rich)
     data = panel.checklist(one)._repr_mimebundle_()[FINDINGS_MIME]
     assert data == one.checklist("database").as_dict(rich)
+
+
+def test_a_database_that_moved_to_another_server_meanwhile_is_judged_as_well(tmp_path: Path) -> None:
+    both = [row | {"server": name} for name in ("first:5432", "second:5432") for row in catalog()]
+    counts = [row | {"server": name} for name in ("first:5432", "second:5432")
+              for row in snapshots(counted(HISTORY, calls=80, ms=40, rows=6), counted(SEARCH, calls=40, ms=5, rows=12))]  # fmt: skip
+    made = recording(tmp_path, statements=counts, catalog=both, activity=queue(), **traced(40, (HISTORY, 2, 40)))
+    answers = run(made, area="database")
+    assert len(answers.findings) + len(answers.clear) + len(answers.not_measured) == len(checks_felt_in("database"))

@@ -218,3 +218,12 @@ def test_spans_of_stores_tell_what_they_were_for(tmp_path: Path) -> None:
     assert frame["items"].iloc[1] == 7
     assert frame["requests"].tolist() == [1, 1, 3]
     assert frame["collection"].iloc[0] == "docs"
+
+
+@pytest.mark.parametrize("cause", ["unindexed-filter", "missing-results"])
+def test_vectors_that_nobody_searches_for(tmp_path: Path, cause: str) -> None:
+    said = judged(
+        tmp_path, cause, counted("SELECT title FROM documents WHERE id = $1", calls=60, ms=1), table() + index()
+    )
+    assert isinstance(said, Clear)
+    assert said.examined
