@@ -308,7 +308,7 @@ def serving(app: FastAPI) -> Iterator[str]:
         thread.join(20)
 
 
-def answering(recipe: Any, provider: WatchedProvider) -> FastAPI:
+def answering(recipe: Any, provider: WatchedProvider, model: str = MODEL) -> FastAPI:
     client = AsyncOpenAI(base_url=provider.base_url, api_key="simulated", max_retries=0)
 
     @asynccontextmanager
@@ -320,15 +320,15 @@ def answering(recipe: Any, provider: WatchedProvider) -> FastAPI:
 
     @app.get("/chat")
     async def chat() -> Any:
-        return recipe.streamed(client, MODEL, "What is a list?")
+        return recipe.streamed(client, model, "What is a list?")
 
     return app
 
 
 def test_stream_answer_reaches_the_caller_before_the_answer_is_complete(book: Any) -> None:
     with (
-        watched_provider(slow_factor=1000) as provider,
-        serving(answering(book.stream_answer, provider)) as url,
+        watched_provider(time_scale=1) as provider,
+        serving(answering(book.stream_answer, provider, "sim-large")) as url,  # it writes for some seconds
         httpx2.stream("GET", f"{url}/chat", timeout=60) as response,
     ):
         first = next(line for line in response.iter_lines() if line)
