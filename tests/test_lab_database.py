@@ -130,8 +130,8 @@ def test_a_trial_tells_its_cost_first_and_leaves_no_index(opened: Opened) -> Non
     with Recording.open(opened.recording) as recording:
         (trial,) = trials_of(recording)
     assert trial.was_undone
-    assert trial.outcome in ("better", "undecided")  # by the values drawn: of rows just added, few are read anyhow
-    assert trial["statement_ms"].pairs > 0
+    blocks = trial["statement_blocks"]  # how long it takes hangs on the machine, what it reads does not
+    assert blocks.b < blocks.a
 
 
 def test_keep_builds_it_and_undo_takes_it_away_again(opened: Opened) -> None:

@@ -20,7 +20,7 @@ from session_rows import sample
 
 from perfnb.areas.database.connections import no_connection_pool, pool_too_large
 from perfnb.areas.database.exhaustion import pool_exhausted
-from perfnb.areas.database.held import connection_held_during_model_call
+from perfnb.areas.database.held import connection_held_during_model_call, match
 from perfnb.areas.database.locks import deadlocks, lock_tree, lock_waits_check
 from perfnb.areas.database.pools import pool_demand
 from perfnb.areas.database.refusals import CLOSED, DEADLOCK, POOL_TIMEOUT, TOO_MANY, kind_of
@@ -138,6 +138,7 @@ def test_a_transaction_open_while_the_model_answers(tmp_path: Path, dsn: str, mo
     answer = connection_held_during_model_call(made, OBJECTIVES)
     if released:
         assert isinstance(answer, Clear)
+        assert match(made).held == 0
         return
     assert isinstance(answer, Finding)
     assert answer.share > 0.5
