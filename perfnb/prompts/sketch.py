@@ -50,20 +50,21 @@ class Sketcher:
 
     def sketch(self, text: str) -> list[int]:
         """Return the sketch of ``text``: up to 32 sorted integers; none for a text without words."""
-        return self.sketch_and_repeats(text)[0]
+        return _sketch(self._shingles(text))
 
     def sketch_and_repeats(self, text: str) -> tuple[list[int], float]:
         """Return the sketch of ``text``, and the part (0 to 1) of it that had been said before in the same text."""
+        shingles = self._shingles(text)
+        return _sketch(shingles), _repeated(shingles)
+
+    def _shingles(self, text: str) -> Hashes:
         found = words(text)
-        if not found:
-            return [], 0.0
         hashes = np.fromiter(map(self._words.__getitem__, found), np.uint64, len(found))
-        shingles = _shingles(hashes, min(SHINGLE_WORDS, len(found)))
-        return _smallest(_mixed(shingles) >> np.uint64(64 - HASH_BITS)), _repeated(shingles)
+        return _shingles(hashes, min(SHINGLE_WORDS, len(found)))
 
 
 def _shingles(hashes: Hashes, size: int) -> Hashes:
-    shingles = np.zeros(len(hashes) - size + 1, np.uint64)
+    shingles = np.zeros(len(hashes) - size + 1 if size else 0, np.uint64)
     for offset in range(size):
         shingles = shingles * _STEP + hashes[offset : offset + len(shingles)]
     return shingles
@@ -110,6 +111,10 @@ def containment(a: Sequence[int], b: Sequence[int]) -> float:
 def _reach(sketch: Sequence[int]) -> float:
     """Return up to where ``sketch`` lists every hash of its text: a sketch that is not full lists them all."""
     return sketch[-1] if len(sketch) >= SKETCH_SIZE else 2**HASH_BITS
+
+
+def _sketch(shingles: Hashes) -> list[int]:
+    return _smallest(_mixed(shingles) >> np.uint64(64 - HASH_BITS)) if len(shingles) else []
 
 
 def _smallest(hashes: Hashes) -> list[int]:

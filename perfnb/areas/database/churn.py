@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from perfnb.areas.database.counters import BY_FORCE, counted
-from perfnb.areas.database.sessions import HOW_TO_SEE_SESSIONS, looks_apart_ms, prepare_sessions, session_looks
 from perfnb.attribution import prepare
 from perfnb.attribution.queries import ONE_AT_A_TIME, calls_per_request
+from perfnb.attribution.sessions import HOW_TO_SEE_SESSIONS, looks_apart_ms, prepare_sessions, session_looks
 from perfnb.attribution.shapes import shape_of
 from perfnb.errors import NotMeasured
 from perfnb.recording import Recording

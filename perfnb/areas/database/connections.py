@@ -6,9 +6,9 @@ from perfnb.areas.database import pool_metrics
 from perfnb.areas.database.churn import Churn, churn
 from perfnb.areas.database.pools import GUIDES
 from perfnb.areas.database.refusals import TOO_MANY, refusals
-from perfnb.areas.database.sessions import HOW_TO_SEE_SESSIONS, Limits, limits, session_looks
 from perfnb.attribution import observed, request_count, sees_requests
 from perfnb.attribution.objects import objects
+from perfnb.attribution.sessions import HOW_TO_SEE_SESSIONS, Limits, limits, session_looks
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding

@@ -7,7 +7,6 @@ import pandas as pd
 from perfnb.areas.database import pool_metrics
 from perfnb.areas.database.pools import pool_advice, pool_demand
 from perfnb.areas.database.refusals import POOL_TIMEOUT, refusals
-from perfnb.areas.database.sessions import HOW_TO_SEE_SESSIONS, session_looks
 from perfnb.attribution import (
     failed_requests,
     observed,
@@ -17,15 +16,12 @@ from perfnb.attribution import (
     sees_requests,
     share_of_all_waits,
 )
+from perfnb.attribution.sessions import HOW_TO_SEE_SESSIONS, connection_queue, session_looks
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
-
-# Looks in which the pool is empty and requests stand before it, as part of all looks.
-OFTEN = 0.3
-LEAST_LOOKS = 8
 
 
 @dataclass(frozen=True)
@@ -34,19 +30,6 @@ class Queue:
 
     said: str
     waiting: float = 0.0
-
-
-def ceiling(recording: Recording) -> pd.DataFrame:
-    """Return for each look how full the app's connections were: time, sessions, busy, ceiling, requests_in_flight, waiting.
-
-    ``ceiling`` is the most sessions the app ever had. ``waiting`` is the least number of requests that neither hold a
-    connection nor wait for a model: sessions idle in a transaction are taken for those of requests in a call.
-    """
-    frame = session_looks(recording)
-    in_calls = frame["requests_in_calls"] - frame[["in_open_transaction", "requests_in_calls"]].min(axis=1)
-    waiting = (frame["requests_in_flight"] - frame["busy"] - in_calls).clip(lower=0)
-    kept = frame[["time", "sessions", "busy", "requests_in_flight"]]
-    return kept.assign(ceiling=frame["sessions"].max(), waiting=waiting)
 
 
 def pauses(recording: Recording) -> pd.DataFrame:
@@ -148,17 +131,14 @@ def _by_metrics(frame: pd.DataFrame) -> list[Queue]:
 def _by_sessions(recording: Recording) -> list[Queue]:
     if not recording.has("activity") or not sees_requests(recording):
         return []
-    frame = ceiling(recording)
-    most = int(frame["ceiling"].max()) if len(frame) else 0
-    is_full = (frame["busy"] >= most) & (frame["waiting"] >= max(2, most / 4))
-    if len(frame) < LEAST_LOOKS or most < 1 or is_full.mean() < OFTEN:
+    seen = connection_queue(recording)
+    if seen is None:
         return []
-    waiting = frame["waiting"].where(is_full, 0).mean()
     return [
         Queue(
-            f"in {is_full.mean():.0%} of {len(frame)} looks all {most} sessions the app ever had were in use, and on average "
-            f"{frame.loc[is_full, 'waiting'].mean():.1f} more requests neither held one nor waited for a model",
-            float(waiting),
+            f"in {seen.part:.0%} of {seen.looks} looks all {seen.sessions} sessions the app ever had were in use, and on average "
+            f"{seen.waiting_then:.1f} more requests neither held one nor waited for a model",
+            seen.waiting,
         )
     ]
 

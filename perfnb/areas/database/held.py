@@ -7,8 +7,8 @@ import pandas as pd
 
 from perfnb.areas.database.kept_out import KeptOut, kept_out
 from perfnb.areas.database.pools import PoolDemand, pool_advice, pool_demand
-from perfnb.areas.database.sessions import HOW_TO_SEE_SESSIONS, looks_apart_ms, prepare_sessions, session_looks
 from perfnb.attribution import observed, prepare
+from perfnb.attribution.sessions import HOW_TO_SEE_SESSIONS, looks_apart_ms, prepare_sessions, session_looks
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding

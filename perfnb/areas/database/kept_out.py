@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from perfnb.areas.database import pool_metrics
-from perfnb.areas.database.sessions import session_looks
 from perfnb.attribution import prepare
+from perfnb.attribution.sessions import session_looks
 from perfnb.recording import Recording
 
 LEAST_READINGS = 8

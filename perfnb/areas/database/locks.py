@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from perfnb.areas.database.counters import counted
-from perfnb.areas.database.sessions import looks_apart_ms, prepare_sessions, session_looks
 from perfnb.attribution import sees_requests, share_of_all_waits
+from perfnb.attribution.sessions import looks_apart_ms, prepare_sessions, session_looks
 from perfnb.checklist import check
 from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives, severity

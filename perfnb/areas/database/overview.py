@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from markupsafe import Markup
 
-from perfnb.areas.database.sessions import limits, session_looks
 from perfnb.areas.database.workload import workload
 from perfnb.attribution.objects import objects
+from perfnb.attribution.sessions import limits, session_looks
 from perfnb.attribution.statements import statement_seconds
 from perfnb.errors import NotMeasured
 from perfnb.finding import Finding

@@ -10,8 +10,8 @@ from typing import Literal
 
 import pandas as pd
 
-from perfnb.areas.database.sessions import limits, looks_apart_ms, session_looks
 from perfnb.attribution import prepare
+from perfnb.attribution.sessions import limits, looks_apart_ms, session_looks
 from perfnb.attribution.statements import database_time_ms
 from perfnb.errors import NotMeasured, WrongUse
 from perfnb.recording import Recording

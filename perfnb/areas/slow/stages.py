@@ -14,6 +14,7 @@ from perfnb.attribution import (
     share_of_wait,
 )
 from perfnb.attribution.queries import database_ms_per_request
+from perfnb.attribution.sessions import waited_for_connections_ms
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -97,7 +98,8 @@ def slow_processing(
     """The app's own work before, between or after the model calls takes much of the wait (R10).
 
     Time inside a stage is that stage's (dominant-stage); what sampled stacks explain as a blocked event loop or a hot
-    spot is theirs, and what the database's statements take is theirs, told by spans or else by its counters.
+    spot is theirs, what the database's statements take is theirs, told by spans or else by its counters, and waiting for
+    one of the app's connections is the pool's (pool-exhausted).
 
     Source: B8, B9
     """
@@ -112,10 +114,11 @@ def slow_processing(
         own = own.sub(between.reindex(own.index, fill_value=0.0)).sub(_unseen_statements_ms(recording)).clip(lower=0.0)
     if own.empty:
         return Clear("no request with a model call spends time of its own")
-    share = share_of_wait(recording, own.sum() - explained_by_stacks(recording))
+    elsewhere = explained_by_stacks(recording) + waited_for_connections_ms(recording)
+    share = share_of_wait(recording, own.sum() - elsewhere)
     if own.median() < min_ms or share < min_share:
         return Clear(
-            f"the app's own work takes {own.median():.0f} ms a request (median), {share:.0%} of the wait beyond what stacks explain"
+            f"the app's own work takes {own.median():.0f} ms a request (median), {share:.0%} of the wait beyond what stacks and queues for connections explain"
         )
     before, between, after = _when(recording, own)
     return Finding(

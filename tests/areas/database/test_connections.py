@@ -9,7 +9,6 @@ from session_rows import counter, looks, moment, sample, server, session, settin
 
 from perfnb.areas.database.connections import no_connection_pool, pool_too_large
 from perfnb.areas.database.refusals import kind_of, refusals
-from perfnb.areas.database.sessions import limits, prepare_sessions, session_looks, sessions_by_owner
 from perfnb.areas.database.stale import stale_connections
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -35,53 +34,6 @@ def found(answer: Finding | Clear) -> Finding:
 def quiet(answer: Finding | Clear) -> str:
     assert isinstance(answer, Clear), answer
     return answer.examined
-
-
-class TestSessions:
-    def test_tools_monitoring_and_background_work_are_not_the_apps(self, tmp_path: Path) -> None:
-        rows = looks(2, [1, 2])
-        for number, application in enumerate(
-            ("psql", "pg_dump", "DBeaver 24.1", "postgres_exporter", "pg_cron", "perfnb-knob")
-        ):
-            rows += looks(2, [10 + number], application=application)
-        for number, backend in enumerate(("autovacuum worker", "walsender", "parallel worker", "background worker")):
-            rows += looks(2, [30 + number], "active", backend=backend)
-        frame = session_looks(recording(tmp_path, activity=rows))
-        assert frame[["sessions", "busy", "idle"]].to_numpy().tolist() == [[2, 0, 2], [2, 0, 2]]
-
-    def test_what_is_under_way_at_a_look_is_counted_with_it(self, tmp_path: Path) -> None:
-        rows = [session(1000, 1, "active"), session(1000, 2, "idle in transaction (aborted)"), session(2000, 1)]
-        made = recording(
-            tmp_path, activity=rows, requests=[request(500, 1000), request(900, 200)], calls=[failed_call(950, 100)]
-        )
-        first, second = session_looks(made).to_dict("records")
-        assert (first["active"], first["in_open_transaction"], first["busy"], first["idle"]) == (1, 1, 2, 0)
-        assert (first["requests_in_flight"], first["calls_in_flight"]) == (2, 1)
-        assert (second["idle"], second["requests_in_flight"], second["calls_in_flight"]) == (1, 0, 0)
-
-    def test_who_holds_connections(self, tmp_path: Path) -> None:
-        rows = looks(4, [1, 2, 3]) + looks(4, [9], "active", role="jobs", application="nightly")
-        frame = sessions_by_owner(recording(tmp_path, activity=rows)).set_index("owner")
-        assert frame.loc["app@shop ", "sessions"] == 3
-        assert frame.loc["app@shop ", "idle_part"] == 1
-        assert frame.loc["jobs@shop nightly", "busy_peak"] == 1
-
-    def test_hidden_states_are_not_taken_for_idle_ones(self, tmp_path: Path) -> None:
-        hidden = looks(5, [1, 2], backend=None, wait_event=None, wait_event_type=None)
-        made = recording(tmp_path, activity=[row | {"state": None} for row in hidden])
-        with pytest.raises(NotMeasured, match="pg_monitor"):
-            prepare_sessions(made)
-
-    def test_limits(self, tmp_path: Path) -> None:
-        known = limits(recording(tmp_path, catalog=LIMITS))
-        assert known is not None
-        assert (known.most, known.usable) == (100, 97)
-        assert limits(recording(tmp_path, name="none")) is None
-        sampled = limits(
-            recording(tmp_path, name="sampled", samples=[sample(0, "connections_max", 50, entity="server")])
-        )
-        assert sampled is not None
-        assert sampled.usable == 47
 
 
 class TestNoConnectionPool:

@@ -8,7 +8,7 @@ import pytest
 from builders import Row, call, every, recording, request, span
 from session_rows import counter, looks, sample, session
 
-from perfnb.areas.database.exhaustion import ceiling, pauses, pool_exhausted
+from perfnb.areas.database.exhaustion import pauses, pool_exhausted
 from perfnb.areas.database.pool_metrics import over_time, pools
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -280,10 +280,6 @@ class TestByTheServerAlone:
 
     def test_a_few_looks_are_not_enough(self, tmp_path: Path) -> None:
         assert isinstance(answer(tmp_path, **self.staged(4, 10, count=7)), Clear)
-
-    def test_ceiling(self, tmp_path: Path) -> None:
-        frame = ceiling(recording(tmp_path, **self.staged(4, 10)))
-        assert frame[["busy", "ceiling", "requests_in_flight", "waiting"]].iloc[0].tolist() == [4, 4, 10, 6]
 
 
 def test_pauses_before_the_first_statement(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 from builders import Row, answer, call, every, recording, request, span
+from session_rows import looks
 from statement_rows import counted, snapshots
 
 from perfnb.areas.slow import stages
@@ -34,6 +35,13 @@ def own_work(before: float, after: float = 0) -> Any:
 )
 def test_slow_processing(tmp_path: Path, make: Any, found: bool) -> None:
     assert isinstance(answer(tmp_path, "slow-processing", **split(every(4000, 8, make))), Finding) is found
+
+
+@pytest.mark.parametrize(("sessions", "found"), [(2, False), (20, True)])
+def test_waiting_for_a_connection_is_no_work(tmp_path: Path, sessions: int, found: bool) -> None:
+    asked = every(300, 60, own_work(2000))  # nine requests under way, some of them before a pool of two
+    rows = split(asked) | {"activity": looks(18, range(sessions), "active")}
+    assert isinstance(answer(tmp_path, "slow-processing", **rows), Finding) is found
 
 
 def test_slow_processing_tells_before_from_after(tmp_path: Path) -> None:

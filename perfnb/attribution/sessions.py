@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from perfnb.attribution import prepare
+from perfnb.attribution import observed_seconds, prepare, sees_requests
 from perfnb.attribution.objects import objects
 from perfnb.errors import NotMeasured
 from perfnb.recording import Recording
@@ -59,6 +59,25 @@ SELECT l.time, coalesce(s.sessions, 0) AS sessions, coalesce(s.busy, 0) AS busy,
 FROM looks l LEFT JOIN counted s ON s.time = l.time LEFT JOIN calls c ON c.time = l.time
 LEFT JOIN requests r ON r.time = l.time
 """
+
+
+# Looks in which the pool is empty and requests stand before it, as part of all looks.
+OFTEN = 0.3
+LEAST_LOOKS = 8
+
+
+@dataclass(frozen=True)
+class ConnectionQueue:
+    """How often all of an app's sessions were in use while requests stood before them.
+
+    ``part`` of all ``looks`` were so, with ``waiting_then`` requests on average; over all looks it is ``waiting``.
+    """
+
+    looks: int
+    sessions: int
+    part: float
+    waiting_then: float
+    waiting: float
 
 
 @dataclass(frozen=True)
@@ -123,6 +142,46 @@ def sessions_by_owner(recording: Recording) -> pd.DataFrame:
         GROUP BY owner ORDER BY sessions DESC, owner
         """
     )
+
+
+def ceiling(recording: Recording) -> pd.DataFrame:
+    """Return for each look how full the app's connections were: time, sessions, busy, ceiling, requests_in_flight, waiting.
+
+    ``ceiling`` is the most sessions the app ever had. ``waiting`` is the least number of requests that neither hold a
+    connection nor wait for a model: sessions idle in a transaction are taken for those of requests in a call.
+    """
+    frame = session_looks(recording)
+    in_calls = frame["requests_in_calls"] - frame[["in_open_transaction", "requests_in_calls"]].min(axis=1)
+    waiting = (frame["requests_in_flight"] - frame["busy"] - in_calls).clip(lower=0)
+    kept = frame[["time", "sessions", "busy", "requests_in_flight"]]
+    return kept.assign(ceiling=frame["sessions"].max(), waiting=waiting)
+
+
+def connection_queue(recording: Recording) -> ConnectionQueue | None:
+    """Return the queue of requests before the app's connections, as the server's sessions show it; None without one."""
+    frame = ceiling(recording)
+    most = int(frame["ceiling"].max()) if len(frame) else 0
+    is_full = (frame["busy"] >= most) & (frame["waiting"] >= max(2, most / 4))
+    if len(frame) < LEAST_LOOKS or most < 1 or is_full.mean() < OFTEN:
+        return None
+    return ConnectionQueue(
+        looks=len(frame),
+        sessions=most,
+        part=float(is_full.mean()),
+        waiting_then=float(frame.loc[is_full, "waiting"].mean()),
+        waiting=float(frame["waiting"].where(is_full, 0).mean()),
+    )
+
+
+def waited_for_connections_ms(recording: Recording) -> float:
+    """Return for how long all requests together stood before the app's connections; 0 where nothing shows it."""
+    if not recording.has("activity") or not sees_requests(recording):
+        return 0.0
+    try:
+        queue = connection_queue(recording)
+    except NotMeasured:  # what sessions do is hidden
+        return 0.0
+    return queue.waiting * observed_seconds(recording) * 1000 if queue else 0.0
 
 
 def looks_apart_ms(frame: pd.DataFrame) -> float:
