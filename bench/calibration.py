@@ -3,14 +3,15 @@
     python bench/calibration.py [--only CHANGE …] [--seconds S] [--pairs N] [--block S] [--keep FOLDER [--again]]
                                 [--format json] [--readme]
 
-For each change the demo stack is staged with a fault that makes it matter, its users are recorded for ``--seconds``, the
-change is estimated from that recording alone, and a trial of ``--pairs`` pairs of blocks then tries it on the same
+For each change the demo stack is staged with a fault that makes it matter, its users are recorded for ``--seconds``,
+the change is estimated from that recording alone, and a trial of ``--pairs`` pairs of blocks then tries it on the same
 running app with requests that were not recorded: through the proxy with both arms at once where it can, else by the
 app's own setting in turns. Sessions of the trial are as long as the recorded ones were, and no two arms are sent the
 same question, as the provider's prefix cache would know it the second time. A change of the database is tried on one
-statement, as the notebooks' panel does it: an index in a transaction that is rolled back, a setting in turns. Claim: what is measured agrees with what
-was predicted for at least nine of ten changes, each judged by its main metric. A change takes about two minutes.
-``--again`` estimates kept recordings anew, which tells what a change to an estimate does without new trials.
+statement, as the notebooks' panel does it: an index in a transaction that is rolled back, a setting in turns. Claim:
+what is measured agrees with what was predicted for at least nine of ten changes, each judged by its main metric. A
+change takes about two minutes. ``--again`` estimates kept recordings anew, which tells what a change to an estimate
+does without new trials.
 """
 
 import argparse

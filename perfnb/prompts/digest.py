@@ -87,7 +87,7 @@ class Digester:
         }
         users = [index for index, message in enumerate(prompt.messages) if message.role == "user"]
         if users and len(text := prompt.messages[users[-1]].text) > sum(EDGES):
-            columns["messages"][users[-1]]["edges"] = self.sketch(text[: EDGES[0]]) + self.sketch(text[-EDGES[1] :])
+            columns["messages"][users[-1]]["edges"] = self._edges(text)
         return columns | prompt_totals(columns["messages"])
 
     def answer(self, text: str, tool_calls: Sequence[Tool]) -> dict[str, Any]:
@@ -149,6 +149,10 @@ class Digester:
         if self._keeps_text:
             entry["text"] = readable(message.text)
         return entry
+
+    def _edges(self, text: str) -> list[int]:
+        ends = text[: EDGES[0]], text[-EDGES[1] :]
+        return [shingle for end in ends for shingle in self.text(end, find_passages=False).sketch]
 
     def _tool(self, call: Tool) -> dict[str, Any]:
         arguments = _parsed(call.arguments)

@@ -2,9 +2,7 @@
 
 import io
 import os
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Self
 
 from perfnb.sources.base import Emit, Readiness
 from perfnb.sources.log_formats import BadLine, LogFormat, Row, detect, mapped_format, row_of
+from perfnb.sources.threaded import Threaded
 
 POLL_S = 0.2
 SHOWN = 20
@@ -22,15 +21,17 @@ Shown = tuple[str, int, str]
 """File, line number and reason of a bad line."""
 
 
-class Logs:
+class Logs(Threaded):
     """Follows log files and writes a span for every line that tells a step's name and duration.
 
     Lines that are there already are left out unless ``from_start``. A rotated file is read to its end before the new
     one is opened, a truncated one from its start, and a last line without its end waits for it. A file that isn't
-    there yet is waited for.
+    there yet is waited for. Counted are lines that were spans, other ones, bad and torn ones, and files that could not
+    be read (errors).
     """
 
     name = "logs"
+    stop_timeout_s = None  # what is left is read by whoever leaves, not by both
 
     def __init__(
         self,
@@ -42,13 +43,10 @@ class Logs:
         poll_s: float = POLL_S,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._emit = emit
+        super().__init__(emit)
         self._format = mapped_format(mapping)
         self._poll_s = poll_s
         self._clock = clock
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._counters: Counter[str] = Counter()
         self.bad: list[Shown] = []
         self._tails = [_Tail(Path(path), from_start) for path in paths]
 
@@ -58,27 +56,18 @@ class Logs:
         found = f"{len(self._tails) - len(missing)} of {len(self._tails)} files"
         return Readiness(self.name, not missing, found, f"not readable yet: {', '.join(missing)}" if missing else "")
 
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """Return how many lines were spans, other lines, bad, and how often a file could not be read."""
-        return dict(self._counters)
-
     def __enter__(self) -> Self:
         for tail in self._tails:
             tail.skip_what_is_there()
-        self._thread = threading.Thread(target=self._follow, name="logs", daemon=True)
-        self._thread.start()
-        return self
+        return super().__enter__()
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        super().__exit__()
         for tail in self._tails:
             self._read(tail, last=True)
             tail.close()
 
-    def _follow(self) -> None:
+    def _run(self) -> None:
         while not self._stop.wait(self._poll_s):
             for tail in self._tails:
                 self._read(tail)

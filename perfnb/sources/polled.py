@@ -1,8 +1,7 @@
 """A source that asks a server how it is from time to time, in a thread of its own, until it is told to stop."""
 
-import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -10,36 +9,30 @@ from urllib.parse import urlsplit
 from perfnb.errors import PerfnbError
 from perfnb.recording.journal import Row
 from perfnb.sources.base import Emit, Readiness
-
-STOP_TIMEOUT_S = 5.0
+from perfnb.sources.threaded import Threaded
 
 Rows = Iterable[tuple[str, Row]]
 """Rows, each with the table it goes into."""
 
 
-class Polled(ABC):
+class Polled(Threaded):
     """Calls :meth:`look` at once, every ``interval_s``, and once more at the end, and writes what it returns.
 
     A subclass gives ``name``, :meth:`look`, which raises a PerfnbError where nothing answers, and :meth:`close` where it keeps a connection.
     A server that goes away is told on the timeline once and asked again at the next look.
     """
 
-    name = ""
-
     def __init__(self, emit: Emit, *, interval_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._emit = emit
+        super().__init__(emit, "rows", "looks", "errors")
         self._interval_s = interval_s
         self._clock = clock
-        self._counters = {"rows": 0, "looks": 0, "errors": 0}
         self._is_away = False
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
     @abstractmethod
     def look(self) -> Rows:
         """Return what one look saw."""
 
-    def close(self) -> None:  # noqa: B027 -- nothing to close is the usual case
+    def close(self) -> None:
         """Let go of the connection."""
 
     def found(self, rows: Rows) -> str:
@@ -55,26 +48,12 @@ class Polled(ABC):
         finally:
             self.close()
 
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """Return rows and looks so far, and looks that failed."""
-        return self._counters
-
-    @property
-    def is_alive(self) -> bool:
-        """Tell whether it still looks."""
-        return self._thread is not None and self._thread.is_alive()
-
     def __enter__(self) -> Self:
         self._write(list(self.look()))
-        self._thread = threading.Thread(target=self._run, name=f"{self.name} looks", daemon=True)
-        self._thread.start()
-        return self
+        return super().__enter__()
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(STOP_TIMEOUT_S)
+        super().__exit__()
         self.close()
 
     def _run(self) -> None:

@@ -1,6 +1,5 @@
 """Sample a process and its children: processor, memory, threads, descriptors, I/O, context switches."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from perfnb.errors import NotReachable
 from perfnb.recording.journal import Row
 from perfnb.sources.base import Emit, Readiness
 from perfnb.sources.cgroup import Limits, limits_of
+from perfnb.sources.threaded import Threaded
 
 USS_EVERY = 10  # walking all pages takes about 10 ms a gigabyte and holds the target's memory lock meanwhile
-STOP_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class _Reading:
     at_s: float
 
 
-class Process:
+class Process(Threaded):
     """Writes ``samples`` rows about the process ``pid`` and each of its children until it ends.
 
     Entities are ``pid 4711 (uvicorn)`` for one process and ``pid 4711 (uvicorn) and children`` for all together.
@@ -47,16 +46,13 @@ class Process:
         now: Callable[[], int] = time.time_ns,
         limits: Callable[[int], Limits] = limits_of,
     ) -> None:
-        self._emit = emit
+        super().__init__(emit, "rows", "looks", "errors")
         self._pid = pid
         self._interval_s = interval_s
         self._clock = clock
         self._now = now
         self._limits = limits(pid)
-        self._counters = {"rows": 0, "looks": 0, "errors": 0}
         self._before: dict[psutil.Process, _Reading] = {}
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def probe(self) -> Readiness:
         """Tell whether there is such a process and what of it can be seen."""
@@ -73,27 +69,10 @@ class Process:
         needs = "run as the same user, or as root" if hidden else ""
         return Readiness(self.name, True, entity(process) + (f" without {', '.join(hidden)}" if hidden else ""), needs)
 
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """Return rows and looks so far, and what failed."""
-        return self._counters
-
-    @property
-    def is_alive(self) -> bool:
-        """Tell whether the process is still there and being sampled."""
-        return self._thread is not None and self._thread.is_alive()
-
     def __enter__(self) -> Self:
         if not psutil.pid_exists(self._pid):
             raise NotReachable(f"no process {self._pid}", hint="name a running process: --pid PID")
-        self._thread = threading.Thread(target=self._run, name="process samples", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(STOP_TIMEOUT_S)
+        return super().__enter__()
 
     def look(self) -> list[Row]:
         """Return the rows of one look; raises psutil.NoSuchProcess once the process has ended."""

@@ -5,7 +5,6 @@ In turns: a burst of looks at every thread (mode ``dump``: is the event loop hel
 first saw was on the processor, and the rest of each thread's time is given to the stacks that only the second saw.
 """
 
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,10 @@ from perfnb.profiles.stacks import Stack, collapsed
 from perfnb.recording.journal import Row
 from perfnb.sources.base import Emit, Readiness
 from perfnb.sources.pyspy import FASTEST_HZ, Look, PySpy, Samples
+from perfnb.sources.threaded import Threaded
 
 MOST_PROCESSES = 8
 WAITING: Stack = ("(waiting)",)
-STOP_TIMEOUT_S = 10.0
 PAUSE_S = 2.0
 
 
@@ -37,10 +36,11 @@ class Rhythm:
     rate_hz: float = 50.0
 
 
-class Stacks:
+class Stacks(Threaded):
     """Writes ``stacks`` rows about ``pid`` and its Python children until it ends."""
 
     name = "stacks"
+    stop_timeout_s = 10.0
 
     def __init__(
         self,
@@ -51,13 +51,10 @@ class Stacks:
         rhythm: Rhythm | None = None,
         py_spy: PySpy | None = None,
     ) -> None:
-        self._emit = emit
+        super().__init__(emit, "looks", "windows", "rows", "errors")
         self._pid = pid
         self._rhythm = rhythm or Rhythm(rate_hz=min(rate_hz, FASTEST_HZ))
         self._py_spy = py_spy
-        self._counters = {"looks": 0, "windows": 0, "rows": 0, "errors": 0}
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def probe(self) -> Readiness:
         """Tell whether py-spy is there and may look into the process."""
@@ -71,30 +68,13 @@ class Stacks:
             return Readiness(self.name, True, f"pid {self._pid} runs no Python yet; its children may")
         return Readiness(self.name, True, f"pid {self._pid}, {len(looks)} Python threads")
 
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """Return looks, windows and rows so far, and what failed."""
-        return self._counters
-
-    @property
-    def is_alive(self) -> bool:
-        """Tell whether the process is still there and being sampled."""
-        return self._thread is not None and self._thread.is_alive()
-
     def __enter__(self) -> Self:
         self._py_spy = self._found()
         readiness = self.probe()
         if not readiness.works:
             kind = NotReachable if not psutil.pid_exists(self._pid) else NotPermitted
             raise kind(readiness.found, hint=readiness.needs)
-        self._thread = threading.Thread(target=self._run, name="stack samples", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(STOP_TIMEOUT_S)
+        return super().__enter__()
 
     def _found(self) -> PySpy:
         return self._py_spy or PySpy.find()

@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from perfnb.areas.database import locks, maintenance, sessions
+from perfnb.areas.database import locks, maintenance
 from perfnb.areas.database.buffers import cache_over_time as cache_readings
 from perfnb.areas.database.names import headlines, plain
 from perfnb.areas.database.workload import brief
 from perfnb.areas.database.workload import top_statements as leading
+from perfnb.attribution import sessions
 from perfnb.tuner.figures import recall_curve
 from perfnb.widgets import theme, wording
 from perfnb.widgets.chart import Chart, drawn_from

@@ -53,7 +53,15 @@ def _message(given: Object, role: str) -> list[dict[str, Any]]:
     answers = given.get("tool_call_id") or (given.get("id") if own == "tool" else None)
     if answers:
         message["tool_call_id"] = str(answers)
-    return [message, *results] if message["content"] or message["tool_calls"] or not results else results
+    return [_plain(message), *results] if message["content"] or message["tool_calls"] or not results else results
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message of one text and nothing else as its role and the text: most are, and are read far sooner so."""
+    content = message["content"]
+    if message["tool_calls"] or "tool_call_id" in message or len(content) != 1 or content[0]["type"] != "text":
+        return message
+    return {"role": message["role"], "content": content[0]["text"]}
 
 
 def _parts(given: Object, inner: Any) -> list[Any]:

@@ -1,8 +1,7 @@
 """Postgres as a source: statements, sessions, objects and counters, read beside the app by a thread."""
 
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, Self
@@ -19,8 +18,8 @@ from perfnb.sources.postgres.explain import Busiest, top_plans
 from perfnb.sources.postgres.samples import elsewhere, samples
 from perfnb.sources.postgres.server import Server
 from perfnb.sources.postgres.statements import Statements, Totals
+from perfnb.sources.threaded import Threaded
 
-STOP_TIMEOUT_S = 15.0
 RECONNECT_S = (0.5, 1.0, 2.0, 5.0)
 EVERYTHING_EVERY = 5
 ELSEWHERE_EVERY = 6
@@ -48,7 +47,7 @@ class _Job:
     trouble: str = ""
 
 
-class Postgres:
+class Postgres(Threaded):
     """Writes ``statements``, ``activity``, ``catalog`` and ``samples`` of the database ``dsn`` until left.
 
     All is read in read-only transactions with timeouts. What can't be read, a lost connection, a server that was
@@ -56,6 +55,7 @@ class Postgres:
     """
 
     name = "postgres"
+    stop_timeout_s = 15.0
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ class Postgres:
         now: Callable[[], int] = time.time_ns,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(emit, "rows", "looks", "errors", "reconnects")
         every = intervals or Intervals()
-        self._emit = emit
         self._server = Server(dsn, connect=connect, now=now)
         self._statements = Statements()
         self._busiest = Busiest()
@@ -83,13 +83,10 @@ class Postgres:
             _Job("catalog", every.catalog_s, self._look_at_catalog),
             _Job("plans", float("inf"), self._look_at_plans),
         )
-        self._counters = {"rows": 0, "looks": 0, "errors": 0, "reconnects": 0}
         self._totals = Totals()
         self._told: set[str] = set()
         self._catalogs = self._snapshots = 0
         self._lost = ""
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def probe(self) -> Readiness:
         """Tell what of the database can be seen, and what would let more be seen."""
@@ -104,16 +101,6 @@ class Postgres:
             server.close()
         return Readiness(self.name, True, str(seen), "; ".join(seen.hints))
 
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """Return rows and looks so far, what failed, and how often the connection was made anew."""
-        return self._counters
-
-    @property
-    def is_alive(self) -> bool:
-        """Tell whether the thread still reads."""
-        return self._thread is not None and self._thread.is_alive()
-
     def __enter__(self) -> Self:
         try:
             seen = self._server.open()
@@ -122,14 +109,7 @@ class Postgres:
         if not seen.sees_all:
             self._tell(f"postgres: {seen.how_to_see_all}")
         self._do(self._jobs[0])  # counters from before anything that is measured
-        self._thread = threading.Thread(target=self._run, name="postgres", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(STOP_TIMEOUT_S)
+        return super().__enter__()
 
     def _run(self) -> None:
         while not self._stop.is_set():
