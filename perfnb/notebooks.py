@@ -1,11 +1,13 @@
 """The notebooks: find them, run one headless and write it as HTML, or open JupyterLab on a copy of them."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
@@ -130,26 +132,40 @@ def lab(
 
 
 def copy_for(target: str, folder: Path) -> Path:
-    """Copy the notebooks to ``folder/NAME`` of the recording with their target set; a copy that is there is kept."""
+    """Copy the notebooks to ``folder/NAME`` of the recording with their target set; a copy that is there is kept.
+
+    Where the copies there are of another recording of that name, the folder's name ends in -2, and so on.
+    """
     import nbformat
 
     target = _absolute(target)
-    copies = folder / Path(target).name.removesuffix(".perfnb")
+    line = f"target = {target!r}"
+    copies = _free_for(line, folder / Path(target).name.removesuffix(".perfnb"))
     copies.mkdir(parents=True, exist_ok=True)
     for name in names():
         copy = copies / f"{name}.ipynb"
         if not copy.exists():
             notebook = nbformat.read(bundled("notebooks") / copy.name, as_version=4)
             cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
-            cell.source = cell.source.replace(f'target = "{SAMPLE}"', f"target = {target!r}")
+            cell.source = cell.source.replace(f'target = "{SAMPLE}"', line)
             nbformat.write(notebook, copy)
     return copies
 
 
+def _free_for(line: str, folder: Path) -> Path:
+    """Return ``folder``, numbered where its notebooks hold no cell with the ``line`` that sets the target."""
+    written = json.dumps(line, ensure_ascii=False)[1:-1]
+
+    def is_free(copies: Path) -> bool:
+        found = [path.read_text(encoding="utf-8") for path in copies.glob("*.ipynb")]
+        return not found or any(written in text for text in found)
+
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(filter(is_free, chain([folder], numbered)))
+
+
 def refresh() -> None:
     """Bring what depends on the sample recording up to date: its findings, and the outputs that nbval compares."""
-    import json
-
     import nbformat
 
     incident = open_incident(SAMPLE)
@@ -166,16 +182,16 @@ def refresh() -> None:
 def _stripped(executed: Any, committed: Any) -> Any:
     """Return ``committed`` with the outputs ``executed`` has in cells that are checked, and in no other."""
     outputs = {cell.id: cell for cell in executed.cells if cell.cell_type == "code"}
-    count = 0
+    number = 0
     for cell in committed.cells:
         if cell.cell_type == "code":
             checked = CHECKED in cell.source
-            count += checked
-            cell.execution_count = count if checked else None
+            number += checked
+            cell.execution_count = number if checked else None
             cell.outputs = outputs[cell.id].outputs if checked else []
             for output in cell.outputs:
                 if "execution_count" in output:
-                    output.execution_count = count
+                    output.execution_count = number
             cell.metadata.pop("execution", None)
     return committed
 

@@ -181,7 +181,7 @@ def show_demo(path: Path, faults: Sequence[str], *, seconds: float, time_scale: 
         tell(f"recording; JupyterLab opens in {seconds:.0f} s, when there is something to see, and the app runs on")
         time.sleep(seconds)
         variables = {"PERFNB_DSN": stage.demo.dsn}  # to try changes of the database; no recording holds a password
-        notebooks.lab(str(path), port=None, open_browser=True, variables=variables)
+        notebooks.lab(str(path), folder=path.parent / "notebooks", variables=variables)
 
 
 def _every(turns: int, tell: Tell) -> Callable[[Mapping[str, Any]], None]:

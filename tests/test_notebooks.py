@@ -220,6 +220,15 @@ def test_lab_opens_copies_whose_target_is_set_and_keeps_what_was_typed(recorded,
     assert copy.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["incident", "Störung 'zwei'"])
+def test_recordings_of_one_name_have_copies_of_their_own(tmp_path, name):
+    first, second = tmp_path / "monday" / f"{name}.perfnb", tmp_path / "today" / f"{name}.perfnb"
+    opened = [notebooks.copy_for(str(path), tmp_path / "notebooks").name for path in (first, second, first, second)]
+    assert opened == [name, f"{name}-2", name, f"{name}-2"]
+    copy = tmp_path / "notebooks" / f"{name}-2" / "01_slow_responses.ipynb"
+    assert "today" in copy.read_text(encoding="utf-8")
+
+
 @needs_sample
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
