@@ -7,13 +7,13 @@ provider. Nothing that a check can see names the fault.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from perfnb.demo.faults import costs, database, slow
+from perfnb.demo.faults import costs, database, slow, vectors
 from perfnb.demo.faults.fault import Fault
 from perfnb.errors import WrongUse
 
 __all__ = ["FAULTS", "Fault", "merged", "named"]
 
-FAULTS: Mapping[str, Fault] = {fault.cause: fault for fault in (*slow.FAULTS, *costs.FAULTS, *database.FAULTS)}
+FAULTS: Mapping[str, Fault] = {fault.cause: fault for area in (slow, costs, database, vectors) for fault in area.FAULTS}
 
 
 def named(causes: Iterable[str]) -> tuple[Fault, ...]:
