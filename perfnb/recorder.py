@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from perfnb.errors import NotReachable, PerfnbError
 from perfnb.recording import Content, Recording
+from perfnb.sources import Kind, added_kinds
 from perfnb.sources.base import Source
 from perfnb.sources.restarts import Restarts, Variables
 from perfnb.target import Target
@@ -106,12 +107,15 @@ class Recorder:
                 raise NotReachable(f"{name}: {readiness.found}", hint=readiness.needs)
             source.__enter__()
         except PerfnbError as error:
-            self.refused[name] = str(error)
-            self._tell(f"without {name}: {error}")
-            self.recording.add_event("source", f"{name} could not start", {"why": str(error)})
+            self._refuse(name, str(error))
             return None
         self._running[name] = source
         return source
+
+    def _refuse(self, name: str, why: str) -> None:
+        self.refused[name] = why
+        self._tell(f"without {name}: {why}")
+        self.recording.add_event("source", f"{name} could not start", {"why": why})
 
     def watch_process(self, pid: int) -> None:
         """Sample the process ``pid``: its resources and its stacks."""
@@ -202,6 +206,8 @@ class Recorder:
             waits = bool(target.command)
             self.start("metrics", lambda: Prometheus(self._writer.write, target.metrics, waits=waits))
         self._start_stores()
+        for kind in added_kinds():
+            self._start_added(kind)
         if (pid := self._pid()) is not None:
             self.watch_process(pid)
         if target.requests:
@@ -215,6 +221,13 @@ class Recorder:
         for name, of in STORES.items():
             if address := getattr(self.target, name):
                 self.start(name, partial(of, self._writer.write, address))
+
+    def _start_added(self, kind: Kind) -> None:
+        try:
+            if kind.start is not None and kind.ready(self.target).works:
+                self.start(kind.name, partial(kind.start, self.target, self._writer.write))
+        except Exception as defect:  # another package's trouble must not end the recording
+            self._refuse(kind.name, f"{type(defect).__name__} in its package")
 
     def _start_command(self, variables: Variables | None = None) -> None:
         given = os.environ | self.environment() | dict(variables or {})

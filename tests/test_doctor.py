@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from perfnb import doctor, sources
+from perfnb import doctor
 from perfnb.recording import TABLES
 from perfnb.sources import Kind, Readiness, kinds, readiness
 from perfnb.target import Request, Target
@@ -102,26 +102,6 @@ def test_one_broken_source_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     found = doctor.examine(Target())
     assert found[0] == Readiness("broken", False, "could not be looked at: RuntimeError", "--broken")
     assert len(found) > 10
-
-
-PACKAGE = """
-from perfnb.sources import Kind, Readiness
-extra = Kind("extra", ("samples",), "--extra", lambda target: Readiness("extra", True, "here"))
-"""
-ENTRY_POINTS = "[perfnb.sources]\nextra = extra_source:extra\nbroken = no_such_module:kind\n"
-
-
-def test_a_package_adds_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "extra_source.py").write_text(PACKAGE)
-    info = tmp_path / "extra-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    found = {kind.name: kind.ready(Target()) for kind in sources.kinds()}
-    assert found["extra"] == Readiness("extra", True, "here")
-    assert "no_such_module" in found["broken"].found
-    assert not found["broken"].works
 
 
 def test_rank_files_are_found_where_tiktoken_looks(tmp_path: Path) -> None:

@@ -10,17 +10,21 @@ from importlib.metadata import EntryPoint, entry_points
 from perfnb.sources.base import Emit, Readiness, Source
 from perfnb.target import Target
 
-__all__ = ["Emit", "Kind", "Readiness", "Source", "kinds"]
+__all__ = ["Emit", "Kind", "Readiness", "Source", "added_kinds", "kinds"]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of evidence: the tables it fills, how it is turned on, and whether it would start for a target."""
+    """A kind of evidence: the tables it fills, how it is turned on, and whether it would start for a target.
+
+    ``start`` makes the source of a kind that a package adds; a recorder starts it wherever ``ready`` says it works.
+    """
 
     name: str
     writes: tuple[str, ...]
     switch: str
     ready: Callable[[Target], Readiness]
+    start: Callable[[Target, Emit], Source] | None = None
 
 
 def kinds() -> tuple[Kind, ...]:
@@ -42,7 +46,12 @@ def kinds() -> tuple[Kind, ...]:
         Kind("milvus", ("catalog", "samples"), "--milvus URI", ready.milvus),
         Kind("redis", ("catalog", "samples"), "--redis URL", ready.redis),
     )
-    return (*ours, *(_loaded(point) for point in entry_points(group="perfnb.sources")))
+    return (*ours, *added_kinds())
+
+
+def added_kinds() -> tuple[Kind, ...]:
+    """Return the kinds of source that installed packages add."""
+    return tuple(_loaded(point) for point in entry_points(group="perfnb.sources"))
 
 
 def _loaded(point: EntryPoint) -> Kind:
