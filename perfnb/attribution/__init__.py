@@ -48,6 +48,7 @@ CALLS_OF_ONE_KIND = 3
 PART_OF_ONE_KIND = 0.05
 
 HOW_TO_SEE_CALLS = "model calls: perfnb record --upstream URL, or traces with GenAI spans"
+HOW_TO_SEE_PROMPTS = "see prompts: perfnb record --upstream URL, or GenAI spans with message contents"
 HOW_TO_SEE_REQUESTS = "requests or model calls: perfnb record --upstream URL --listen PORT --app URL, or --otlp"
 
 

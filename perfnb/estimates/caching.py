@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perfnb.attribution import GENERATING
+from perfnb.attribution import GENERATING, HOW_TO_SEE_PROMPTS
 from perfnb.errors import NotMeasured
 from perfnb.estimates.change import Parameter, Prediction, change
 from perfnb.estimates.dollars import usd_with
 from perfnb.estimates.effects import ON_PATH, Outcome, effects, priced_note
 from perfnb.estimates.replay import replay
-from perfnb.estimates.traffic import HOW_TO_SEE_PROMPTS, Traffic, traffic
+from perfnb.estimates.traffic import Traffic, traffic
 from perfnb.finding import Estimate
 from perfnb.recording import Recording
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from perfnb.attribution import HOW_TO_SEE_PROMPTS
 from perfnb.errors import NotMeasured
 from perfnb.estimates.change import Parameter, Prediction, Setting, change
 from perfnb.estimates.dollars import CACHE_FROM_TOKENS, cacheable, usd_with
 from perfnb.estimates.effects import ON_PATH, Outcome, effects, priced_note
 from perfnb.estimates.speed import speeds
-from perfnb.estimates.traffic import HOW_TO_SEE_PROMPTS, Entry, Traffic, fresh_tokens, traffic
+from perfnb.estimates.traffic import Entry, Traffic, fresh_tokens, traffic
 from perfnb.prompts.digest import CHARACTERS_PER_TOKEN
 from perfnb.prompts.passages import passages as passages_in
 from perfnb.recording import Recording

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perfnb.attribution import FAILED, GENERATING, calls_on_path, critical_path, request_count
+from perfnb.attribution import FAILED, GENERATING, HOW_TO_SEE_PROMPTS, calls_on_path, critical_path, request_count
 from perfnb.attribution.money import prepare_money, prices_of
 from perfnb.errors import NotMeasured
 from perfnb.prices import Prices
 from perfnb.recording import Recording
 
-HOW_TO_SEE_PROMPTS = "see prompts: perfnb record --upstream URL, or GenAI spans with message contents"
 HOW_TO_SEE_USAGE = "usage: record through the proxy (perfnb record --upstream URL), or GenAI spans with usage"
 
 # A call that ends so little after the first content has given it.

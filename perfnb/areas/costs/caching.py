@@ -1,13 +1,13 @@
 """What is paid twice: texts embedded again, and prompts whose beginning keeps the provider's cache from reading them."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
-from typing import Any
 
 import pandas as pd
 
 from perfnb.areas.dollars import spending
+from perfnb.areas.messages import Entry, prompts_of
+from perfnb.attribution import HOW_TO_SEE_PROMPTS
 from perfnb.attribution.money import prepare_money
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
@@ -16,10 +16,6 @@ from perfnb.objectives import Objectives
 from perfnb.prompts.digest import CHARACTERS_PER_TOKEN, LONGER_OPENINGS, OPENING_CHARACTERS
 from perfnb.prompts.sketch import containment
 from perfnb.recording import Recording
-
-HOW_TO_SEE_PROMPTS = "see prompts: perfnb record --upstream URL, or GenAI spans with message contents"
-
-Entry = Mapping[str, Any]
 
 # Inputs given as token numbers leave no text to tell them apart (their sketch is empty): whole requests are compared.
 _EMBEDDED = """
@@ -96,17 +92,6 @@ def no_embedding_cache(
         frame=again.groupby("digest").agg(repeats=("call_id", "count"), cost=("cost", "sum")).nlargest(20, "repeats").reset_index(),
         exemplars=tuple(again["request_id"].dropna().unique()[:3]),
     )  # fmt: skip
-
-
-_PROMPTS = """
-SELECT call_id, messages FROM model_calls WHERE messages IS NOT NULL AND call_id IN (SELECT unnest($call_ids))
-"""
-
-
-def prompts_of(recording: Recording, call_ids: pd.Series) -> dict[str, list[Entry]]:
-    """Return what was kept of the messages of these calls, by call_id."""
-    frame = prepare_money(recording).query(_PROMPTS, {"call_ids": call_ids.tolist()})
-    return {call_id: json.loads(messages) for call_id, messages in frame.itertuples(index=False)}
 
 
 def lost_prefixes(

@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from perfnb.areas.costs.caching import HOW_TO_SEE_PROMPTS
-from perfnb.attribution import GENERATING
+from perfnb.attribution import GENERATING, HOW_TO_SEE_PROMPTS
 from perfnb.attribution.money import prepare_money
 from perfnb.errors import NotMeasured
 from perfnb.recording import Recording

@@ -1,29 +1,23 @@
 """What the prompt holds that nobody needs: wordy instructions, text said twice, tools that are never called."""
 
 import json
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
-from perfnb.areas.costs.caching import HOW_TO_SEE_PROMPTS, prompts_of
 from perfnb.areas.dollars import Spending, spending
+from perfnb.areas.messages import Entry, fixed_instructions, found_again, prompts_of, sampled
+from perfnb.attribution import HOW_TO_SEE_PROMPTS
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
-from perfnb.prompts.sketch import containment
 from perfnb.recording import Recording
 
-SAMPLED = 400
-"""Prompts of one kind that are looked into, spread evenly; what they show is taken for all of their kind."""
 SAME_TEXT = 0.8
 """Share of a message found again in another one of the prompt from which on it is taken for the same text."""
 SHORT_TOKENS = 40
 UNSEEN = ("whether answers stay as good", "how long they get")
-
-Entry = Mapping[str, Any]
 
 
 def paid(calls: pd.DataFrame, tokens: pd.Series, before: pd.Series | float = 0.0) -> pd.Series:
@@ -39,10 +33,6 @@ def paid_anywhere(calls: pd.DataFrame, tokens: pd.Series) -> pd.Series:
     return (tokens - read) * calls["fresh_price"] + read * calls["cached_price"]
 
 
-def _sample(calls: pd.DataFrame) -> pd.DataFrame:
-    return calls.iloc[:: max(1, len(calls) // SAMPLED)]
-
-
 def _told(spent: Spending) -> pd.DataFrame:
     """Return the answers that tell their messages; raises NotMeasured where none does."""
     calls = spent.answers
@@ -50,51 +40,6 @@ def _told(spent: Spending) -> pd.DataFrame:
     if told.empty:
         raise NotMeasured("no prompt tells its messages", hint=HOW_TO_SEE_PROMPTS)
     return told
-
-
-def fixed_instructions(recording: Recording, calls: pd.DataFrame) -> pd.Series:
-    """Return the system tokens of each call that its kind sends every time: no passages, nothing made for one call."""
-    shares, own = {}, {}
-    for kind, group in calls.groupby("kind"):
-        sample = _sample(group)
-        seen = prompts_of(recording, sample["call_id"])
-        prompts = [seen[call_id] for call_id in sample["call_id"] if seen.get(call_id)]
-        shares[kind] = _common_part(prompts)
-        own[kind] = _unretrieved_part(prompts)
-    system = calls["system_tokens"].fillna(0).astype(float)
-    common = calls["kind"].map(shares).astype(float)
-    return pd.concat([system * common, system * calls["kind"].map(own).astype(float)], axis=1).min(axis=1)
-
-
-def _system(entries: Sequence[Entry]) -> list[Entry]:
-    return [entry for entry in entries if entry["role"] in ("system", "developer")]
-
-
-def _common_part(prompts: Sequence[Sequence[Entry]]) -> float:
-    """Return the part of the system text that one prompt shares with the next, as the median of pairs."""
-    shared = []
-    for one, other in pairwise(prompts):
-        before, now = _system(one), _system(other)
-        if before and now:
-            whole = max(1, sum(entry["tokens"] for entry in now))
-            shared.append(sum(_again(entry, before) * entry["tokens"] for entry in now) / whole)
-    return float(pd.Series(shared).median()) if shared else 0.0
-
-
-def _unretrieved_part(prompts: Sequence[Sequence[Entry]]) -> float:
-    parts = []
-    for entries in map(_system, prompts):
-        tokens = sum(entry["tokens"] for entry in entries)
-        if tokens:
-            parts.append(1 - sum(entry.get("passage_tokens", 0) for entry in entries) / tokens)
-    return float(pd.Series(parts).median()) if parts else 0.0
-
-
-def _again(entry: Entry, others: Sequence[Entry]) -> float:
-    """Return the part of a message that is found in one of the others."""
-    if any(entry["digest"] == other["digest"] for other in others):
-        return 1.0
-    return max((containment(entry.get("sketch") or (), other.get("sketch") or ()) for other in others), default=0.0)
 
 
 @check("verbose-system-prompt", area="costs")
@@ -142,7 +87,7 @@ def repeated_text(recording: Recording, calls: pd.DataFrame) -> pd.DataFrame:
     """Return the sampled calls with ``repeated`` (tokens said before in the same prompt) and ``stands_for`` (calls)."""
     rows = []
     for _, group in calls.groupby("kind"):
-        sample = _sample(group)
+        sample = sampled(group)
         prompts = prompts_of(recording, sample["call_id"])
         repeated = [_repeated(prompts.get(call_id) or ()) for call_id in sample["call_id"]]
         rows.append(sample.assign(repeated=repeated, stands_for=len(group) / len(sample)))
@@ -156,7 +101,7 @@ def _repeated(entries: Sequence[Entry]) -> float:
     """
     tokens, before = 0.0, list[Entry]()
     for entry in entries:
-        if entry["tokens"] >= SHORT_TOKENS and before and _again(entry, before) >= SAME_TEXT:
+        if entry["tokens"] >= SHORT_TOKENS and before and found_again(entry, before) >= SAME_TEXT:
             tokens += entry["tokens"]
         elif entry["role"] != "assistant":
             tokens += entry.get("repeated_tokens", 0)

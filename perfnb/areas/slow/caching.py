@@ -3,14 +3,21 @@
 import pandas as pd
 
 from perfnb.areas.dollars import in_dollars, spending, unless_it_costs
-from perfnb.attribution import GENERATING, calls_on_path, observed, prepare, share_of_all_waits, share_of_wait
+from perfnb.attribution import (
+    GENERATING,
+    HOW_TO_SEE_PROMPTS,
+    calls_on_path,
+    observed,
+    prepare,
+    share_of_all_waits,
+    share_of_wait,
+)
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Estimate, Finding
 from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
 
-HOW_TO_SEE_PROMPTS = "see prompts: perfnb record --upstream URL, or GenAI spans with message contents"
 KEEP_ANSWERS = "Cache answers by model, parameters, system prompt, tools, tenant and messages, with a TTL and a bound (start with 300 s, 1000 entries)."
 
 

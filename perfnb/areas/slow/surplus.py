@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from perfnb.areas.costs.prompts import fixed_instructions
 from perfnb.areas.dollars import Spending, spending
+from perfnb.areas.messages import fixed_instructions
 from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
 from perfnb.recording import Recording
