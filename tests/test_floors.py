@@ -57,6 +57,16 @@ def test_imports_go_down(path: Path) -> None:
             assert FLOOR[below] < FLOOR[room], f"{room} imports {below}"
 
 
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "areas").glob("*/*.py")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+def test_an_area_imports_no_other(path: Path) -> None:
+    areas = {each.name for each in (PACKAGE / "areas").iterdir() if each.is_dir()}
+    others = areas - {path.parent.name}
+    for module in imported(ast.parse(path.read_text())):
+        assert module.removeprefix("perfnb.areas.").partition(".")[0] not in others, module
+
+
 def test_checks_and_measures_draw_nothing() -> None:
     shown = ("figures", "panel", "calculator", "vector_tuner")
     topics = [path for path in (PACKAGE / "areas").rglob("*.py") if path.stem not in shown]
