@@ -27,7 +27,8 @@ _FRAME = re.compile(r"^(?P<function>.*?) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\
 
 # Frames that drive an event loop; what stands above them in a stack is a callback at work.
 _LOOP = re.compile(r"(^|\.)(run_forever|run_until_complete|_run_once|run|_run|serve)$")
-_LOOP_FILES = re.compile(r"(asyncio/|uvloop/|uvicorn/|anyio/|trio/|hypercorn/|aiohttp/web\.py)")
+# anyio's frames alone are a worker thread's, which may wait as it likes; a loop has asyncio's or trio's below them.
+_LOOP_FILES = re.compile(r"(asyncio/|uvloop/|uvicorn/|trio/|hypercorn/|aiohttp/web\.py)")
 _WAITING = re.compile(r"(^|\.)(select|poll|epoll|kqueue|wait)$")
 
 # Calls that wait until something comes; a coroutine never stands in one off the processor.

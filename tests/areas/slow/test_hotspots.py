@@ -13,6 +13,9 @@ UVLOOP_IDLE = "<module> (serve.py:3);Server.run (site-packages/uvicorn/server.py
 BUSY = f"{LOOP};Handle._run (python3.11/asyncio/events.py:80);chat (desk/app.py:40);fetch (desk/search.py:12);SSLSocket.read (python3.11/ssl.py:1100)"
 UVLOOP_BUSY = f"{UVLOOP_IDLE};chat (desk/app.py:40);fetch (desk/search.py:12)"
 THREAD = "run (threading.py:975);_worker (concurrent/futures/thread.py:83);clean (desk/text.py:9)"
+ANYIO_WORKER = "Thread._bootstrap (python3.11/threading.py:1002);Thread._bootstrap_inner (python3.11/threading.py:1045);WorkerThread.run (site-packages/anyio/_backends/_asyncio.py:1113)"
+ANYIO_IDLE = f"{ANYIO_WORKER};Queue.get (python3.11/queue.py:171);Condition.wait (python3.11/threading.py:327)"
+ANYIO_BUSY = f"{ANYIO_WORKER};ask (desk/app.py:31);SSLSocket.read (python3.11/ssl.py:1100)"
 WORKING = BUSY.rpartition(";")[0] + ";loads (python3.11/json/__init__.py:346)"  # as BUSY, with no call that waits
 
 
@@ -30,6 +33,8 @@ def test_frames_are_read() -> None:
         (BUSY, ("chat", "fetch", "SSLSocket.read")),
         (UVLOOP_BUSY, ("chat", "fetch")),
         (THREAD, None),
+        (ANYIO_IDLE, None),
+        (ANYIO_BUSY, None),
     ],
 )
 def test_what_stands_above_the_loop(stack: str, doing: tuple[str, ...] | None) -> None:
