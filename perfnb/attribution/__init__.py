@@ -12,6 +12,7 @@ import pandas as pd
 from perfnb.attribution import calls as _calls
 from perfnb.attribution import path as _path
 from perfnb.attribution import requests as _requests
+from perfnb.attribution import trees as _trees
 from perfnb.attribution.observed import OfTrial, observed, observed_seconds
 from perfnb.errors import NotMeasured
 from perfnb.recording import Recording
@@ -126,12 +127,12 @@ def timeline_of(recording: Recording, request_id: str) -> pd.DataFrame:
     """
     wanted = prepare(recording).query("SELECT * FROM user_requests WHERE request_id = $id", {"id": request_id})
     rows: list[dict[str, object]] = []
-    for _, root in _path.trees(recording, wanted):
+    for _, root in _trees.trees(recording, wanted):
         on_path: dict[int, float] = {}
         for segment in _path.critical_segments(root):
             key = id(segment.node)
             on_path[key] = on_path.get(key, 0) + (segment.end - segment.start) / 1e6
-        for node, depth in _path.in_drawing_order(root):
+        for node, depth in _trees.in_drawing_order(root):
             rows.append(
                 {
                     "id": node.id,

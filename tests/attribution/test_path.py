@@ -1,13 +1,17 @@
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
-from builders import call, failed_call, recording, request, span
+from builders import Row, call, failed_call, recording, request, span
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perfnb.attribution import critical_path, timeline_of
-from perfnb.attribution.path import Node, critical_segments
+from perfnb.attribution.path import critical_segments
+from perfnb.attribution.trees import Node
 from perfnb.errors import NotMeasured
 
 
@@ -94,3 +98,84 @@ def test_a_timeline_starts_with_the_request_and_draws_every_node(tmp_path: Path)
 def test_an_empty_recording_says_what_is_needed(tmp_path: Path) -> None:
     with pytest.raises(NotMeasured, match="perfnb record"):
         critical_path(recording(tmp_path))
+
+
+def served(whole_ms: float, *spans: Row, calls: Iterable[Row] = (), folder: Path) -> pd.DataFrame:
+    """Return the critical path of one request of ``whole_ms`` with these spans below its own."""
+    rows = [span("POST /chat", 0, whole_ms, kind="SERVER", operation="server"), *spans]
+    one = request(0, whole_ms, source="span", trace_id="trace1", span_id="trace1-POST /chat")
+    return critical_path(recording(folder, spans=rows, calls=list(calls), requests=[one]))
+
+
+def spanned(name: str, start: float, length: float, **columns: Any) -> Row:
+    return call(start, length, source="span", trace_id="trace1", span_id=f"trace1-{name}", **columns)
+
+
+def test_what_waits_for_the_client_to_hang_up_is_no_wait_of_the_user(tmp_path: Path) -> None:
+    path = served(
+        2500,
+        span(
+            "POST /chat http receive", 0, 2500, parent="POST /chat", attributes={"asgi.event.type": "http.disconnect"}
+        ),
+        span("chat", 10, 2480, parent="POST /chat", operation="chat"),
+        calls=[spanned("chat", 10, 2480)],
+        folder=tmp_path,
+    )
+    assert path.set_index("kind")["exclusive_ms"].to_dict() == pytest.approx({"app": 20, "model": 2480})
+
+
+def test_two_calls_of_one_request_are_no_attempts_and_other_services_are_stages(tmp_path: Path) -> None:
+    path = served(
+        3000,
+        span("embeddings", 0, 50, parent="POST /chat", operation="embeddings"),
+        span("POST", 60, 1900, parent="POST /chat", operation="http", attributes={"server.address": "rerank.example"}),
+        span("chat", 1970, 1000, parent="POST /chat", operation="chat"),
+        calls=[spanned("embeddings", 0, 50, operation="embeddings"), spanned("chat", 1970, 1000)],
+        folder=tmp_path,
+    )
+    assert set(path["kind"]) == {"app", "embedding", "http", "model"}
+    assert path.set_index("stage")["exclusive_ms"]["POST rerank.example"] == pytest.approx(1900)
+
+
+def test_attempts_with_spans_of_their_own_are_held_together(tmp_path: Path) -> None:
+    path = served(
+        2600,
+        span("one", 0, 10, parent="POST /chat", operation="chat"),
+        span("two", 1010, 10, parent="POST /chat", operation="chat"),
+        span("three", 2020, 500, parent="POST /chat", operation="chat"),
+        calls=[
+            spanned("one", 0, 10, error_type="rate_limit", prompt_digest="p"),
+            spanned("two", 1010, 10, error_type="rate_limit", prompt_digest="p"),
+            spanned("three", 2020, 500, prompt_digest="p"),
+        ],
+        folder=tmp_path,
+    )
+    assert path.groupby("kind")["exclusive_ms"].sum().to_dict() == pytest.approx(
+        {"app": 80, "backoff": 2000, "model": 520}
+    )
+
+
+def test_a_call_that_outlives_the_span_it_began_in_is_waited_for_above(tmp_path: Path) -> None:
+    path = served(
+        1380,
+        span("endpoint", 0, 379, parent="POST /chat"),
+        span("chat", 60, 1310, parent="endpoint", operation="chat"),
+        calls=[spanned("chat", 60, 1310)],
+        folder=tmp_path,
+    )
+    assert path.set_index("name")["exclusive_ms"].to_dict() == pytest.approx(
+        {"POST /chat": 10, "endpoint": 60, "chat gpt-5-mini": 1310}
+    )
+
+
+def test_a_call_no_span_shows_hangs_under_the_innermost_span_around_it(tmp_path: Path) -> None:
+    path = served(
+        2000,
+        span("pipeline", 10, 1980, parent="POST /chat"),
+        span("generator", 500, 1450, parent="pipeline"),
+        calls=[call(520, 1400, trace_id="trace1")],
+        folder=tmp_path,
+    )
+    times = path.groupby("name")["exclusive_ms"].sum()
+    assert times["generator"] == pytest.approx(50)
+    assert path.loc[path["kind"] == "model", "stage"].tolist() == ["generator"]

@@ -15,6 +15,7 @@ from perfnb.attribution import (
 )
 from perfnb.attribution.queries import database_ms_per_request
 from perfnb.attribution.sessions import waited_for_connections_ms
+from perfnb.attribution.trees import PIECE_OF_A_BODY
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -74,14 +75,14 @@ def percentiles(recording: Recording) -> pd.DataFrame:
     spans that OpenTelemetry's ASGI instrumentation makes for every piece of a body are left out.
     """
     return prepare(recording).query(
-        """
+        f"""
         SELECT stage, kind, count(*) AS count, avg(duration_ms) AS mean_ms,
                percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
                percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
                percentile_cont(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
                max(duration_ms) AS max_ms
         FROM (SELECT name AS stage, operation AS kind, duration_ms FROM observed_spans
-              WHERE name NOT LIKE '% http send' AND name NOT LIKE '% http receive'
+              WHERE NOT ({PIECE_OF_A_BODY})
               UNION ALL
               SELECT operation || ' ' || coalesce(request_model, ''), operation, duration_ms FROM owned_calls
               WHERE span_id IS NULL)
