@@ -6,17 +6,26 @@ in one span), OpenTelemetry GenAI conventions (leaf inference spans). A span tha
 by the HTTP client spans below it.
 """
 
+import pandas as pd
+
 from perfnb.attribution.observed import observed
 from perfnb.recording import Recording
 
 # A proxied attempt lies inside the span of its call; clocks are the same host's, so a little slack is enough.
 SLACK_NS = 5_000_000
 
+# … but a client may call its span ended before the proxy has passed on the last bytes.
+LATE_NS = 100_000_000
+
+# Calls with the same prompt that begin so near each other are one, however long each is said to have taken.
+NEAR_NS = 2_000_000_000
+
 # What is worked out about a call; its other columns stay in llm_calls.
 _NARROW = """
 call_id, trace_id, span_id, parent_span_id, source, operation, request_model, path, stream, start_time,
 start_time + CAST(coalesce(duration_ms, 0) * 1e6 AS BIGINT) AS end_time, duration_ms, time_to_first_token_ms,
-status_code, error_type, retry_count, coalesce(prompt_digest, call_id) AS prompt
+status_code, error_type, retry_count, coalesce(prompt_digest, call_id) AS prompt,
+CASE WHEN NOT coalesce(tokens_estimated, false) THEN input_tokens || '/' || coalesce(output_tokens, 0) END AS usage
 """
 
 _STEPS = (
@@ -50,21 +59,41 @@ _STEPS = (
         SELECT o.call_id FROM spanned o JOIN ancestors a ON a.trace_id = o.trace_id AND a.ancestor = o.span_id
         WHERE a.call_id IN (SELECT call_id FROM spanned))
     """,
-    f"""
+    """
     CREATE OR REPLACE TEMP TABLE seen_twice AS
-    SELECT call_id, span_call_id, trace_id, span_id, parent_span_id FROM (
-        SELECT *, row_number() OVER (PARTITION BY call_id ORDER BY distance, span_call_id) AS place FROM (
-            SELECT a.call_id, s.call_id AS span_call_id, s.trace_id, s.span_id, s.parent_span_id, 0 AS distance
-            FROM proxied p JOIN ancestors a ON a.call_id = p.call_id
-            JOIN spanned s ON s.trace_id = a.trace_id AND s.span_id = a.ancestor
-            UNION ALL
-            SELECT p.call_id, s.call_id, s.trace_id, s.span_id, s.parent_span_id, p.start_time - s.start_time
-            FROM proxied p JOIN spanned s
-              ON p.start_time >= s.start_time - {SLACK_NS} AND p.end_time <= s.end_time + {SLACK_NS}
-             AND (p.request_model = s.request_model OR s.request_model IS NULL)
-            WHERE p.trace_id IS NULL))
+    SELECT call_id, span_call_id, prompt, trace_id, span_id, parent_span_id FROM (
+        SELECT p.call_id, s.call_id AS span_call_id, p.prompt, s.trace_id, s.span_id, s.parent_span_id,
+               row_number() OVER (PARTITION BY p.call_id ORDER BY s.call_id) AS place
+        FROM proxied p JOIN ancestors a ON a.call_id = p.call_id
+        JOIN spanned s ON s.trace_id = a.trace_id AND s.span_id = a.ancestor)
     WHERE place = 1
     """,
+)
+
+# A trace does not always lead from a proxied call to its span: clients may send none, and callbacks that make spans
+# need not make them current. Both end about together, unless a stream's span ends when its stream begins.
+_PAIRS = f"""
+WITH open_ended AS (SELECT * FROM proxied WHERE call_id NOT IN (SELECT call_id FROM seen_twice)),
+pairs AS (
+    SELECT p.call_id, p.prompt, p.error_type IS NOT NULL AS has_failed, p.usage, p.start_time, p.end_time,
+           s.call_id AS span_call_id, s
+    FROM open_ended p JOIN spanned s
+      ON p.start_time >= s.start_time - {SLACK_NS} AND p.end_time <= s.end_time + {LATE_NS}
+     AND (p.request_model = s.request_model OR s.request_model IS NULL)
+    WHERE (p.operation = 'embeddings') = (s.operation = 'embeddings')
+      AND (p.trace_id IS NULL OR p.trace_id = s.trace_id)
+    UNION
+    SELECT p.call_id, p.prompt, p.error_type IS NOT NULL, p.usage, p.start_time, p.end_time, s.call_id, s
+    FROM open_ended p JOIN spanned s ON p.prompt = s.prompt AND p.request_model = s.request_model
+    WHERE abs(p.start_time - s.start_time) < {NEAR_NS} AND (p.trace_id IS NULL OR p.trace_id = s.trace_id)
+)
+SELECT call_id, span_call_id, prompt, has_failed, s.trace_id, s.span_id, s.parent_span_id
+FROM pairs
+ORDER BY has_failed, CASE WHEN usage = s.usage THEN 0 WHEN usage IS NULL OR s.usage IS NULL THEN 1 ELSE 2 END,
+         abs(start_time - s.start_time) + abs(end_time - s.end_time), call_id, span_call_id
+"""
+
+_JOIN = (
     "DELETE FROM spanned WHERE call_id IN (SELECT span_call_id FROM seen_twice)",
     """
     CREATE OR REPLACE TEMP TABLE hidden_attempts AS
@@ -78,11 +107,11 @@ _STEPS = (
     """,
     """
     CREATE OR REPLACE TEMP TABLE joined_calls AS
-    SELECT p.* REPLACE (coalesce(m.trace_id, p.trace_id) AS trace_id, coalesce(m.span_id, p.span_id) AS span_id,
+    SELECT p.* EXCLUDE (usage) REPLACE (coalesce(m.trace_id, p.trace_id) AS trace_id, coalesce(m.span_id, p.span_id) AS span_id,
                         coalesce(m.parent_span_id, p.parent_span_id) AS parent_span_id)
     FROM proxied p LEFT JOIN seen_twice m ON m.call_id = p.call_id
     UNION ALL BY NAME
-    SELECT c.* REPLACE (
+    SELECT c.* EXCLUDE (usage) REPLACE (
         coalesce(h.start_time, c.start_time) AS start_time,
         CASE WHEN h.call_id IS NULL THEN c.duration_ms ELSE (c.end_time - h.start_time) / 1e6 END AS duration_ms,
         CASE WHEN h.call_id IS NULL THEN c.time_to_first_token_ms
@@ -107,3 +136,28 @@ def build(recording: Recording) -> None:
     connection = observed(recording).refresh()
     for step in _STEPS:
         connection.execute(step)
+    pairs = _one_to_one(connection.execute(_PAIRS).df(), connection.execute("SELECT * FROM seen_twice").df())
+    connection.register("pairs_by_time", pairs)
+    connection.execute("INSERT INTO seen_twice BY NAME SELECT * FROM pairs_by_time")
+    connection.unregister("pairs_by_time")
+    for step in _JOIN:
+        connection.execute(step)
+
+
+def _one_to_one(pairs: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Return the first pair of each call whose span no other call has, ``pairs`` being in order of likelihood.
+
+    Attempts that failed share the span of the one that was tried again.
+    """
+    prompt_of = dict(zip(known["span_call_id"], known["prompt"], strict=True))
+    done: set[str] = set()
+    kept = []
+    for place, (call_id, span, prompt, has_failed) in enumerate(
+        pairs[["call_id", "span_call_id", "prompt", "has_failed"]].itertuples(index=False)
+    ):
+        is_free = span not in prompt_of or (has_failed and prompt_of[span] == prompt)
+        if is_free and call_id not in done:
+            done.add(call_id)
+            prompt_of[span] = prompt
+            kept.append(place)
+    return pairs.iloc[kept].drop(columns="has_failed")
