@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from perfnb.attribution import answers, calls_on_path, failed_requests, share_of_wait
+from perfnb.areas.embedded import unless_unseen
+from perfnb.areas.slow.attempts import hidden_calls, is_rate_limit, rate_limited_requests, unless_hidden
+from perfnb.attribution import answers, calls_on_path, failed_requests, requests, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Estimate, Finding
@@ -228,11 +230,11 @@ def slow_embedding(
     """
     limit = objectives["query_embedding_ms"]
     frame = calls_on_path(recording)
-    frame = frame[
-        (frame["operation"] == "embeddings") & frame["error_type"].isna() & (frame["inputs"].fillna(1) <= query_inputs)
-    ]
+    embedded = frame[frame["operation"] == "embeddings"]
+    frame = embedded[embedded["error_type"].isna() & (embedded["inputs"].fillna(1) <= query_inputs)]
     if frame.empty:
-        return Clear("no query was embedded by a model call")
+        clear = Clear("no query was embedded by a model call")
+        return unless_unseen(recording, clear) if embedded.empty else clear
     frame = frame.assign(way_ms=(frame["time_to_first_byte_ms"] - frame["processing_ms"]).clip(lower=0).fillna(0))
     usual = (frame["duration_ms"] - frame["way_ms"]).median()
     share = share_of_wait(recording, (frame["on_path_ms"] - frame["way_ms"]).clip(lower=0).sum())
@@ -262,12 +264,16 @@ def rate_limited(
 ) -> Finding | Clear:
     """The provider refuses calls because too many come, and the app waits to try again (R9).
 
+    Where a client tries again within one span, a refusal shows only once it gave up, as an error of a span above; each
+    such request stands for several refusals.
+
     Source: D36, E54, E85, E86, B17
     """
     frame = calls_on_path(recording)
-    refused = frame[(frame["status_code"] == 429) | (frame["error_type"] == "rate_limit")]
+    refused = frame[(frame["status_code"] == 429) | is_rate_limit(frame["error_type"])]
     if len(refused) < max(least, min_part * len(frame)):
-        return Clear(f"{len(refused)} of {len(frame)} attempts were refused for rate")
+        clear = Clear(f"{len(refused)} of {len(frame)} attempts were refused for rate")
+        return _gave_up(recording, objectives, min_part) or unless_hidden(recording, clear)
     after = frame.merge(refused[["chain", "attempt"]].assign(attempt=refused["attempt"] + 1), on=["chain", "attempt"])
     lost = refused["on_path_ms"].sum() + after["waited_ms"].fillna(0).sum()
     share = share_of_wait(recording, lost)
@@ -296,6 +302,36 @@ def rate_limited(
         frame=refused[["call_id", "chain", "attempt", "status_code", "retry_after_ms"]].head(50),
         figure="attempts_over_time",
         exemplars=tuple(refused["request_id"].dropna().unique()[:3]),
+    )
+
+
+def _gave_up(recording: Recording, objectives: Objectives, min_part: float, *, least: int = 2) -> Finding | None:
+    """Return what spans above calls tell of a rate limit, where the attempts themselves are not seen."""
+    met = rate_limited_requests(recording)
+    of = set(hidden_calls(recording)["request_id"].dropna())
+    if len(met) < max(least, min_part * len(of)):
+        return None
+    asked = requests(recording)
+    asked = asked[asked["request_id"].isin(of)]
+    is_met = asked["request_id"].isin(met)
+    failed = int(failed_requests(recording)["request_id"].isin(met).sum())
+    rate, others = len(met) / len(of), asked.loc[~is_met, "duration_ms"]
+    usual = f"; the others {others.median() / 1000:.1f} s" if len(others) else ""
+    return Finding(
+        title=f"{len(met)} of {len(of)} requests ran into the provider's rate limit",
+        severity=severity(objectives["error_rate"].miss(rate) / 10, max(rate, 0.1)),
+        share=float(rate),
+        symptom="errors",
+        evidence=(
+            f"spans above or beside their model calls tell the error; {failed} of them failed",
+            f"they took {asked.loc[is_met, 'duration_ms'].median() / 1000:.1f} s (median){usual}",
+            "how often the client was refused and tried again before, and in the other requests, is not seen: record through the proxy, or instrument the HTTP client",
+        ),
+        remedy="Limit calls on your side (rate and concurrency), queue with backpressure, honour retry-after, ask for a higher tier.",
+        effort="medium",
+        frame=asked.loc[is_met, ["request_id", "route", "status_code", "error_type", "duration_ms"]].head(50),
+        figure="requests_over_time",
+        exemplars=tuple(met[:3]),
     )
 
 

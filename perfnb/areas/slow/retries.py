@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pandas as pd
 
+from perfnb.areas.slow.attempts import HOW_TO_SEE_ATTEMPTS, SOONEST_RETRY_MS, hidden_calls, unless_hidden
 from perfnb.attribution import (
     calls_on_path,
     failed_requests,
@@ -73,6 +74,7 @@ def timeout_too_long(
     stuck = stuck[patience > limit.value]
     share = share_of_wait(recording, stuck["on_path_ms"].sum())
     if len(stuck) < 2 or share < min_share:
+        _unless_hung_within(recording, float(limit.value))
         return Clear(
             f"{len(stuck)} of {len(frame)} calls hung with a client ready to wait over {limit.value / 1000:.0f} s"
         )
@@ -92,6 +94,13 @@ def timeout_too_long(
         figure="attempts_over_time",
         exemplars=tuple(stuck.nlargest(3, "duration_ms")["request_id"].dropna()),
     )
+
+
+def _unless_hung_within(recording: Recording, limit_ms: float, *, least: int = 2) -> None:
+    hidden = hidden_calls(recording)
+    long = hidden[(hidden["duration_ms"] > limit_ms) & hidden["time_to_first_token_ms"].isna()]
+    if len(long) >= least:
+        raise NotMeasured(f"whether {len(long)} long calls hung and were tried again", hint=HOW_TO_SEE_ATTEMPTS)
 
 
 @check("timeout-too-short", area="slow")
@@ -115,7 +124,8 @@ def timeout_too_short(
     age = cut["duration_ms"].median()
     late = good.quantile(0.9) if len(good) else age
     if len(cut) < max(least, min_part * len(frame)) or late < near * age:
-        return Clear(f"{len(cut)} of {len(frame)} calls were cut off at one age near that of good answers")
+        clear = Clear(f"{len(cut)} of {len(frame)} calls were cut off at one age near that of good answers")
+        return unless_hidden(recording, clear)
     failed = failed_requests(recording)
     hurt = int(failed["request_id"].isin(cut["request_id"]).sum())
     share = share_of_wait(recording, cut["on_path_ms"].sum())
@@ -153,15 +163,18 @@ def _cluster(cut: pd.DataFrame, spread: float) -> pd.DataFrame:
 def no_retry(recording: Recording, objectives: Objectives, *, least: int = 3, part: float = 0.7) -> Finding | Clear:
     """Failures that a second try would mend are passed on to the user (R16).
 
-    The share is of requests: those that failed although nothing but a passing error was wrong.
+    The share is of requests: those that failed although nothing but a passing error was wrong. A call whose attempts
+    are not seen counts only where it failed sooner than a client would have tried again.
 
     Source: C52, E28, E84
     """
     frame = chains(recording)
     passing = frame[frame["transient"] & ~frame["errors"].isin(("disconnected",))]
+    passing = passing[~_may_hide_attempts(recording, passing)]
     single = passing[(passing["attempts"] == 1) & ~passing["succeeded"]]
     if len(single) < least or len(single) < part * len(passing):
-        return Clear(f"{len(passing)} calls failed in passing, {len(single)} of them were not tried again")
+        clear = Clear(f"{len(passing)} calls failed in passing, {len(single)} of them were not tried again")
+        return unless_hidden(recording, clear)
     failed = failed_requests(recording)
     hurt = single["request_id"].isin(failed["request_id"]).sum()
     if hurt < least and sees_requests(recording):
@@ -184,6 +197,11 @@ def no_retry(recording: Recording, objectives: Objectives, *, least: int = 3, pa
     )
 
 
+def _may_hide_attempts(recording: Recording, frame: pd.DataFrame) -> pd.Series:
+    is_hidden = frame["chain"].isin(hidden_calls(recording)["call_id"])
+    return is_hidden & (frame["attempts"] == 1) & (frame["lost_ms"] >= SOONEST_RETRY_MS)
+
+
 @check("retry-amplification", area="slow")
 def retry_amplification(
     recording: Recording, objectives: Objectives, *, least: int = 3, min_share: float = 0.05
@@ -200,9 +218,10 @@ def retry_amplification(
     many = frame[(frame["attempts"] > limit.value) & (nested | (frame["errors"] != "rate_limit"))]
     share = share_of_wait(recording, (many["lost_ms"] * (1 - limit.value / many["attempts"])).sum())
     if len(many) < least or share < min_share:
-        return Clear(
+        clear = Clear(
             f"{len(many)} of {len(frame)} prompts were sent more than {limit.value} times ({share:.0%} of the wait)"
         )
+        return unless_hidden(recording, clear)
     nested = nested[many.index]
     return Finding(
         title=f"{len(many)} prompts were sent {many['attempts'].median():.0f} times each",
