@@ -2,13 +2,15 @@
 
 A request may be seen from outside (front, probe, load) and by a server span; both become one row with the outside
 timing, which is what the user felt, and the span's trace. Calls belong to a request by trace, else by containment in
-time; where requests overlap, the text they share decides if it can, and ``certainty`` says how sure it is.
+time; where requests overlap, the text they share decides if it can, else which of them had just got so far, and
+``certainty`` says how sure it is.
 """
 
 import json
 
 import pandas as pd
 
+from perfnb.attribution.continuity import by_continuity
 from perfnb.attribution.observed import observed
 from perfnb.recording import Recording
 
@@ -98,21 +100,38 @@ WHERE call_id NOT IN (SELECT call_id FROM owners)
 # A call ends before its request does, unless the request was broken off.
 _CANDIDATES = f"""
 CREATE OR REPLACE TEMP TABLE candidates AS
-SELECT c.call_id, r.request_id, c.start_time - r.start_time AS distance,
+SELECT c.call_id, r.request_id, c.start_time, c.end_time, r.start_time AS request_start,
        count(*) OVER (PARTITION BY c.call_id) AS rivals
 FROM ownerless c JOIN user_requests r ON c.start_time >= r.start_time AND c.start_time < r.end_time
 WHERE c.end_time <= r.end_time + {OUTLIVES_NS} OR r.error_type IS NOT NULL OR r.client_disconnected
 """
 
 _BY_TIME = """
-INSERT INTO owners
-SELECT call_id, request_id, 1.0 / rivals FROM (
-    SELECT *, row_number() OVER (PARTITION BY call_id ORDER BY distance, request_id) AS place FROM candidates)
-WHERE place = 1
+INSERT INTO owners SELECT call_id, request_id, 1.0 FROM candidates WHERE rivals = 1
+"""
+
+_KNOWN = """
+SELECT o.request_id, c.start_time, c.end_time FROM owners o JOIN joined_calls c USING (call_id)
+WHERE o.request_id IN (SELECT request_id FROM candidates)
+"""
+
+_UNKNOWN = "SELECT * FROM candidates WHERE call_id NOT IN (SELECT call_id FROM owners)"
+
+# Attempts at one call are of one request: they go where the surest of them belongs, if they may.
+_ATTEMPTS_TOGETHER = """
+UPDATE owners SET request_id = better.request_id, certainty = better.certainty FROM (
+    SELECT u.call_id, arg_max(s.request_id, s.certainty) AS request_id, max(s.certainty) AS certainty
+    FROM owners u JOIN joined_calls c ON c.call_id = u.call_id
+    JOIN joined_calls d ON d.prompt = c.prompt AND d.request_model = c.request_model
+    JOIN owners s ON s.call_id = d.call_id AND s.certainty > u.certainty
+    JOIN candidates a ON a.call_id = u.call_id AND a.request_id = s.request_id
+    WHERE c.error_type IS NOT NULL OR d.error_type IS NOT NULL
+    GROUP BY u.call_id) better
+WHERE owners.call_id = better.call_id
 """
 
 _AMBIGUOUS = """
-SELECT a.call_id, a.request_id, a.distance, r.body_sketch, c.messages
+SELECT a.call_id, a.request_id, r.body_sketch, c.messages
 FROM candidates a JOIN user_requests r USING (request_id) JOIN llm_calls c USING (call_id)
 WHERE a.rivals BETWEEN 2 AND 50 AND r.body_sketch IS NOT NULL AND c.messages IS NOT NULL
 LIMIT 200000
@@ -186,8 +205,12 @@ def build(recording: Recording) -> None:
         connection.register("told_apart", told_apart)
         connection.execute("INSERT INTO owners SELECT call_id, request_id, certainty FROM told_apart")
         connection.unregister("told_apart")
-        connection.execute("DELETE FROM candidates WHERE call_id IN (SELECT call_id FROM owners)")
-    for step in (_BY_TIME, *_UNFINISHED, _CHAINS, _OWNED, _WIDE):
+    connection.execute(_BY_TIME)
+    guessed = by_continuity(connection.execute(_UNKNOWN).df(), connection.execute(_KNOWN).df())
+    connection.register("guessed", guessed)
+    connection.execute("INSERT INTO owners SELECT * FROM guessed")
+    connection.unregister("guessed")
+    for step in (_ATTEMPTS_TOGETHER, *_UNFINISHED, _CHAINS, _OWNED, _WIDE):
         connection.execute(step)
 
 
