@@ -6,6 +6,7 @@ from itertools import takewhile
 import pandas as pd
 
 from perfnb.areas.dollars import spending
+from perfnb.areas.embedded import unless_unseen
 from perfnb.areas.messages import Entry, prompts_of
 from perfnb.attribution import HOW_TO_SEE_PROMPTS
 from perfnb.attribution.money import prepare_money
@@ -65,7 +66,7 @@ def no_embedding_cache(
     """
     spent = spending(recording)
     if spent.embeddings.empty:
-        return Clear("no text was embedded")
+        return unless_unseen(recording, Clear("no text was embedded"))
     texts = embedded_texts(recording)
     if texts.empty:
         raise NotMeasured("no embedded text's digest", hint=HOW_TO_SEE_PROMPTS)

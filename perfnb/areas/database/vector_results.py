@@ -30,7 +30,8 @@ def missing_results(
     An HNSW index hands over hnsw.ef_search rows at most (40 unless set), whatever the LIMIT, and a filter beside it is
     applied to those alone unless iterative scans are on (pgvector 0.8). Where the LIMIT is a parameter, a search is named
     where it returns exactly the 40 rows each time that nobody chose, or, filtered, fewer rows than any LIMIT would leave:
-    not a whole number on average, and less than a third of the rows that meet the condition. Where the statement's text
+    not a whole number on average, and less than a third of the rows that meet the condition. Exactly 40 rows may be what
+    was asked for, so that is never more than medium. Where the statement's text
     holds the LIMIT, a plan that was executed tells it (auto_explain, EXPLAIN ANALYZE) or traces do, that is gone by; an
     ef_search that was set may well be the LIMIT, so nothing else can tell there.
 
@@ -139,18 +140,13 @@ def _is_iterative(recording: Recording, row: Mapping[str, Any]) -> bool:
 
 
 def _short(recording: Recording, objectives: Objectives, short: pd.DataFrame, share: float) -> Finding:
-    first = short.sort_values("calls", ascending=False).iloc[0]
+    is_known = (short["why"] != "ef_search") | short["expected"].notna()
+    first = short.assign(is_known=is_known).sort_values(["is_known", "calls"], ascending=False).iloc[0]
     is_capped = first["why"] == "ef_search"
-    returned = f"{first['rows_per_call']:,.0f}" if is_capped else f"{first['rows_per_call']:.1f}"
-    title = (
-        f"Vector searches return exactly {returned} rows: hnsw.ef_search is {first['setting']:,.0f}, and a LIMIT above it is cut without a word"
-        if is_capped
-        else f"Filtered vector searches return {returned} rows on average{_of(first)}: the index hands over its candidates, then the filter drops them"
-    )
     version = pgvector_version(recording)
     return Finding(
-        title=title,
-        severity=severity(3.0, share),
+        title=_title(first),
+        severity=severity(3.0 if is_known.any() else 2.0, share),
         share=share,
         symptom="results",
         evidence=(
@@ -168,9 +164,22 @@ def _short(recording: Recording, objectives: Objectives, short: pd.DataFrame, sh
     )  # fmt: skip
 
 
+def _title(row: pd.Series) -> str:
+    if row["why"] != "ef_search":
+        return f"Filtered vector searches return {row['rows_per_call']:.1f} rows on average{_of(row)}: the index hands over its candidates, then the filter drops them"
+    rows, expected = f"{row['rows_per_call']:,.0f}", row["expected"]
+    if expected is None or pd.isna(expected):
+        return f"Vector searches return exactly the {rows} rows that hnsw.ef_search allows; a LIMIT above it would be cut without a word"
+    return f"Vector searches return exactly {rows} of the {float(expected):,.0f} rows they ask for: hnsw.ef_search is {row['setting']:,.0f}, and a LIMIT above it is cut without a word"
+
+
 def _planned(row: pd.Series) -> tuple[str, ...]:
-    if row["why"] != "ef_search" or row["expected"] is None or pd.isna(row["expected"]):
+    if row["why"] != "ef_search":
         return ()
+    if row["expected"] is None or pd.isna(row["expected"]):
+        return (
+            "whether they ask for more is not known: the LIMIT is a parameter, and neither plans nor traces tell it",
+        )
     return (f"its LIMIT is {float(row['expected']):,.0f}, as its text or a plan that was executed shows",)
 
 

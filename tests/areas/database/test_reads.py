@@ -91,6 +91,29 @@ def counters(hit: float, read: float, *, wait_ms: float | None = None, seconds: 
     ]  # fmt: skip
 
 
+def of_database(name: str, rows: list[Row]) -> list[Row]:
+    return [row | {"entity": f"database {name}"} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (counters(0, 0) + of_database("shop", counters(50, 0)), "1000 blocks asked for, 100.0% found"),
+        (of_database("a", counters(50, 0)) + counters(0, 0), "1000 blocks asked for, 100.0% found"),
+        (counters(50, 0) + of_database("shop", counters(40, 10)), "1000 blocks asked for, 80.0% found"),
+    ],
+)
+def test_databases_that_nobody_asked_have_no_ratio(tmp_path: Path, rows: list[Row], said: str) -> None:
+    clear = answer(tmp_path, "low-cache-hit-ratio", samples=rows, catalog=BUFFERS)
+    assert isinstance(clear, Clear)
+    assert clear.examined.startswith(said)
+
+
+def test_a_server_that_nobody_asked(tmp_path: Path) -> None:
+    with pytest.raises(NotMeasured, match="nothing was read"):
+        answer(tmp_path, "low-cache-hit-ratio", samples=counters(0, 0), catalog=BUFFERS)
+
+
 BUFFERS = catalog("setting", {"shared_buffers": {"value": "256", "unit": "8kB"}}) + catalog(
     "database", {"desk": {"bytes": 50_000_000}}
 )

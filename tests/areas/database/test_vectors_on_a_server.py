@@ -112,7 +112,7 @@ def test_nothing_where_all_is_well(tmp_path: Path, with_index: str) -> None:
 def test_a_limit_above_ef_search(tmp_path: Path, with_index: str) -> None:
     found = named(tmp_path, with_index, MANY)
     assert of_vectors(found) == ["missing-results"]
-    assert "exactly 40 rows" in next(each.title for each in found.findings if each.cause == "missing-results")
+    assert "exactly the 40 rows" in next(each.title for each in found.findings if each.cause == "missing-results")
 
 
 def test_a_limit_above_ef_search_with_an_iterative_scan(tmp_path: Path, with_index: str) -> None:

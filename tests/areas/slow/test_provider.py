@@ -2,7 +2,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import START, Row, answer, call, embedding, every, failed_call, recording, request
+from builders import START, Row, answer, call, embedding, every, failed_call, recording, request, span
+from statement_rows import counted, snapshots
 
 from perfnb.areas.slow.provider import speed_by_model
 from perfnb.errors import NotMeasured
@@ -93,6 +94,58 @@ def test_a_slow_way_is_not_a_slow_embedding(tmp_path: Path) -> None:
 def test_embedding_a_batch_is_not_a_query(tmp_path: Path) -> None:
     calls = every(4000, 10, lambda at: embedding(at, 900, inputs=64))
     assert isinstance(answer(tmp_path, "slow-embedding", calls=calls), Clear)
+
+
+STATEMENT = "SELECT id FROM documents ORDER BY embedding {} %s::vector LIMIT 5"
+BY_SPANS = {"source": "span", "provider": "openai"}
+
+
+def searching(*statements: str, operation: str = "database", system: str = "postgresql") -> list[Row]:
+    return [
+        span("search", 5, 3, operation=operation, statement=statement, attributes={"db.system": system})
+        for statement in statements
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spans", "columns", "is_clear"),
+    [
+        (searching(STATEMENT.format("<=>")), BY_SPANS, False),
+        (searching(STATEMENT.format("<->")), BY_SPANS, False),
+        (searching(STATEMENT.format("<=>").lower().replace(" order", "\norder")), BY_SPANS, False),
+        (searching("", operation="retrieval"), BY_SPANS, False),
+        (searching(STATEMENT.format("<=>")), {}, True),  # the proxy sees all calls: what embeds is no call
+        (searching("SELECT id FROM places ORDER BY place <-> %s LIMIT 5"), BY_SPANS, True),  # nearest on a map
+        (searching("SELECT id FROM orders WHERE shop <=> %s", system="mysql"), BY_SPANS, True),  # an equality
+        (searching("SELECT id FROM documents WHERE id = %s"), BY_SPANS, True),
+        ([], BY_SPANS, True),
+    ],
+)
+def test_embeddings_that_are_not_seen(
+    tmp_path: Path, spans: list[Row], columns: dict[str, Any], is_clear: bool
+) -> None:
+    tables = {"calls": [call(n * 1000, 800, **columns) for n in range(6)], "spans": spans}
+    for folder, cause in (("a", "slow-embedding"), ("b", "no-embedding-cache")):
+        if is_clear:
+            assert isinstance(answer(tmp_path / folder, cause, **tables), Clear)
+            continue
+        with pytest.raises(NotMeasured, match="what embeds the queries is not seen"):
+            answer(tmp_path / folder, cause, **tables)
+
+
+def test_what_the_database_counts_tells_of_searches_too(tmp_path: Path) -> None:
+    calls = [call(n * 1000, 800, **BY_SPANS) for n in range(6)]
+    one = counted(STATEMENT.format("<=>").replace("%s", "$1"), calls=60, ms=3)
+    with pytest.raises(NotMeasured):
+        answer(tmp_path, "slow-embedding", calls=calls, statements=snapshots(one))
+    plain = counted("SELECT id FROM documents WHERE id = $1", calls=60, ms=3)
+    assert isinstance(answer(tmp_path / "b", "slow-embedding", calls=calls, statements=snapshots(plain)), Clear)
+
+
+def test_embedding_spans_of_documents_are_seen(tmp_path: Path) -> None:
+    calls = [embedding(n * 4000, 900, inputs=64, **BY_SPANS) for n in range(10)]
+    said = answer(tmp_path, "slow-embedding", calls=calls, spans=searching("", operation="retrieval"))
+    assert isinstance(said, Clear)
 
 
 def connections(count: int, per_connection: int, pause: float = 2000, **columns: Any) -> list[Row]:
