@@ -1,6 +1,8 @@
 """Reads one statement: ``parsed(sql)``."""
 
+import logging
 import re
+from contextvars import ContextVar
 from functools import lru_cache
 
 from perfnb.sql.parameters import rewritten
@@ -11,6 +13,10 @@ LONGEST = 30_000  # characters; longer texts are lists of values as a rule, and 
 _READ = re.compile(r"\(*\s*(select|with|insert|update|delete|values|table)\b", re.IGNORECASE)
 _CURSOR = re.compile(r"declare\s+\S+\s+(?:\w+\s+)*?cursor\s+(?:with(?:out)?\s+hold\s+)?for\s+", re.IGNORECASE)
 _LISTED = re.compile(r":p\d+")
+
+# sqlglot warns of what it takes for a command; here that is no news, as such a statement is not read.
+_IS_READING: ContextVar[bool] = ContextVar("is_reading", default=False)
+logging.getLogger("sqlglot").addFilter(lambda record: record.levelno > logging.WARNING or not _IS_READING.get())
 
 
 @lru_cache(maxsize=8192)
@@ -27,9 +33,17 @@ def parsed(sql: str) -> Statement | None:
         text = _CURSOR.sub("", text, count=1)
         if not _READ.match(text):
             return Statement("other", " ".join(_LISTED.sub("?", text).split())) if text else None
-        return _read(text, values)
+        return _quietly(text, values)
     except Exception:  # the parser's own errors are of many kinds, its faults of any
         return None
+
+
+def _quietly(text: str, values: tuple[str, ...]) -> Statement | None:
+    before = _IS_READING.set(True)
+    try:
+        return _read(text, values)
+    finally:
+        _IS_READING.reset(before)
 
 
 def _read(text: str, values: tuple[str, ...]) -> Statement | None:

@@ -1,6 +1,6 @@
 """Reads sqlglot's tree of one statement."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,8 @@ _FUNCTIONS = {
 _KINDS: tuple[tuple[type[exp.Expr], Kind], ...] = (
     (exp.Insert, "insert"), (exp.Update, "update"), (exp.Delete, "delete"), (exp.Query, "select"),
 )  # fmt: skip
+
+_RANGES = ("<", "<=", ">", ">=", "between")
 
 
 @dataclass
@@ -116,12 +118,12 @@ class Reading:
         """Return the first ORDER BY of nearness."""
         for scope, part in zip(self.scopes, parts, strict=True):
             for each in _ordered(scope.node)[:1]:
-                found = self._distance(each, scope, part)
+                found = self._distance(each, scope, part, parts)
                 if found is not None:
                     return found
         return None
 
-    def _distance(self, ordered: exp.Ordered, scope: Scope, part: Part) -> Distance | None:
+    def _distance(self, ordered: exp.Ordered, scope: Scope, part: Part, parts: Sequence[Part]) -> Distance | None:
         key = self._key(ordered, scope.node)
         found = next((each for each in _nodes(key) if _operator(each)), None)
         if found is None:
@@ -142,7 +144,17 @@ class Reading:
             limit_parameter=part.limit_parameter,
             filters=tuple(each for each in self._beside(column, part) if each.column != named(column.this)),
             joins=part.joins,
+            bounds=tuple(self._bounds(column, parts)),
         )
+
+    def _bounds(self, column: exp.Column, parts: Sequence[Part]) -> Iterator[Filter]:
+        """Yield the conditions that keep rows for how near they are: on the column, or on a name given to the distance."""
+        wanted = self._column(column)
+        names = {name for scope in self.scopes for name in _named_distances(scope.node)}
+        for each in dict.fromkeys(one for part in parts for one in part.filters if one.operator in _RANGES):
+            is_distance = each.expression and (each.table, each.column) == (wanted.table, wanted.column)
+            if is_distance or each.column in names:
+                yield each
 
     def _beside(self, column: exp.Column, part: Part) -> tuple[Filter, ...]:
         scope = self._scope_of(column)
@@ -227,6 +239,11 @@ def _aliased(node: exp.Expr, name: str) -> exp.Expr | None:
         if isinstance(each, exp.Column) and named(each.this) == name and isinstance(node, exp.Select):
             return each
     return None
+
+
+def _named_distances(node: exp.Expr) -> list[str]:
+    aliases = [each for each in _selected(node) if isinstance(each, exp.Alias)]
+    return [named(each.args["alias"]) for each in aliases if any(_operator(inner) for inner in _nodes(each))]
 
 
 def _is_star(node: exp.Expr) -> bool:

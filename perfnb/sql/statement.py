@@ -77,6 +77,8 @@ class Distance:
         limit_parameter: As :attr:`Statement.limit_parameter`, of that LIMIT.
         filters: Conditions beside it, those on the distance itself left out.
         joins: Joins beside it.
+        bounds: Conditions on the distance itself, here or in a query around it: ``embedding <=> $1 < $2``. However many
+            rows there are, only those that are near enough come.
     """
 
     table: str
@@ -89,6 +91,7 @@ class Distance:
     limit_parameter: str
     filters: tuple[Filter, ...]
     joins: tuple[Join, ...]
+    bounds: tuple[Filter, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Statements as apps and object-relational mappers make them, and what is read of each."""
 
+import logging
 import re
 
 import pytest
@@ -225,6 +226,30 @@ def test_filters_beside_a_distance_leave_out_the_distance_itself() -> None:
     assert [each.column for each in read(inner).distance.filters] == ["tenant"]  # type: ignore[union-attr]
 
 
+# statement, the conditions on the distance: operator and expression
+BOUNDS = [
+    ("SELECT id FROM docs WHERE t = $1 AND e <=> $2::vector < $3 ORDER BY e <=> $2::vector LIMIT $4", [("<", "e <=> CAST(? AS VECTOR)")]),
+    ("SELECT id FROM docs WHERE 1 - (e <=> $1) >= $2 ORDER BY e <=> $1 LIMIT $3", [(">=", "1 - (e <=> ?)")]),
+    ("SELECT id FROM docs WHERE $2 > (e <-> $1) ORDER BY e <-> $1 LIMIT $3", [("<", "e <-> ?")]),
+    ("SELECT id FROM docs WHERE cosine_distance(e, $1) < $2 ORDER BY e <=> $1 LIMIT $3", [("<", "cosine_distance(e, ?)")]),
+    ("SELECT id FROM docs WHERE e <=> $1 BETWEEN $2 AND $3 ORDER BY e <=> $1 LIMIT $4", [("between", "e <=> ?")]),
+    ("SELECT x.id FROM (SELECT id, e <=> $1 AS d FROM docs ORDER BY d LIMIT $2) x WHERE x.d < $3", [("<", "")]),
+    ("WITH n AS (SELECT id, 1 - (e <=> $1) AS s FROM docs ORDER BY e <=> $1 LIMIT 50) SELECT id FROM n WHERE s > $2", [(">", "")]),
+    ("SELECT id FROM docs WHERE t = $1 ORDER BY e <=> $2 LIMIT $3", []),
+    ("SELECT id FROM docs WHERE e IS NOT NULL ORDER BY e <=> $1 LIMIT $2", []),
+    ("SELECT id, e <=> $1 AS d FROM docs WHERE age < $2 ORDER BY d LIMIT $3", []),
+    ("SELECT o.id FROM docs o JOIN (SELECT max(e) AS e FROM other WHERE n < 4) x ON x.e = o.id ORDER BY o.e <-> $1 LIMIT 3", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "bounds"), BOUNDS)
+def test_bounds_on_a_distance(sql: str, bounds: list[tuple[str, str]]) -> None:
+    found = read(sql).distance
+    assert found is not None
+    assert [(each.operator, each.expression) for each in found.bounds] == bounds
+    assert not {each.column for each in found.filters} & {"e", "d", "s"}
+
+
 @pytest.mark.parametrize(
     "sql", ["SELECT id FROM docs ORDER BY name LIMIT 3", "SELECT e <=> $1 FROM docs WHERE id = $2"]
 )
@@ -280,6 +305,29 @@ def test_kinds(sql: str, kind: str) -> None:
 )
 def test_what_cannot_be_read_is_none(sql: str) -> None:
     assert parsed(sql) is None
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT pg_advisory_xact_lock($1); CREATE EXTENSION IF NOT EXISTS vector",
+        "SELECT 1; DO ?",
+        "WITH a AS (SELECT 1) VACUUM t",
+    ],
+)
+def test_what_is_taken_for_a_command_is_passed_over_without_a_word(
+    sql: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parsed.cache_clear()
+    assert parsed(sql) is None
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+def test_others_that_read_with_sqlglot_are_still_warned(caplog: pytest.LogCaptureFixture) -> None:
+    assert parsed("SELECT a FROM t") is not None
+    logging.getLogger("sqlglot").warning("something else")
+    assert [each.message for each in caplog.records] == ["something else"]
 
 
 def test_what_is_written_selected_and_locked() -> None:
