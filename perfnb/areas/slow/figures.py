@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from perfnb.areas.slow import caching, concurrency, context, exemplars, provider, stages, streaming
+from perfnb.areas.slow import caching, concurrency, context, exemplars, models, provider, stages, streaming
 from perfnb.attribution import calls, requests
 from perfnb.objectives import Objectives
 from perfnb.profiles import stacks
@@ -190,7 +190,7 @@ def sequences(frame: pd.DataFrame) -> Chart:
     return Chart(figure, alt, frame)
 
 
-@drawn_from(provider.speed_by_model)
+@drawn_from(models.speed_by_model)
 def speed_by_model(frame: pd.DataFrame, *, objectives: Objectives | None = None) -> Chart:
     """Draw how fast each model writes."""
     shown = frame.nlargest(MOST_ROWS, "calls").sort_values("output_tokens_per_s")

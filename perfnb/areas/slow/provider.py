@@ -1,4 +1,4 @@
-"""The model and the way to it: slow models, a slow provider, the network, rate limits, connections, embeddings."""
+"""The provider and the way to it: slow stretches, the network, rate limits, embeddings."""
 
 import numpy as np
 import pandas as pd
@@ -12,88 +12,7 @@ from perfnb.finding import Clear, Estimate, Finding
 from perfnb.objectives import Objectives, severity
 from perfnb.recording import Recording
 
-# What models of the fast class write, an assumption that estimates name: the floor and a usual figure, tokens/s.
-QUICK_TOKENS_PER_S = (50, 100)
-
 HOW_TO_PROXY = "record through the proxy: perfnb record --upstream URL"
-
-
-def speed_by_model(recording: Recording) -> pd.DataFrame:
-    """Return one row per model: model, calls, input_tokens, output_tokens, time_to_first_token_ms, duration_ms (medians),
-    output_tokens_per_s (median), waiting_ms and generating_ms (sums on the critical path).
-    """
-    return _with_speed(answers(recording)).groupby("request_model").agg(
-        calls=("call_id", "count"),
-        input_tokens=("input_tokens", "median"),
-        output_tokens=("output_tokens", "median"),
-        reasoning_tokens=("reasoning_tokens", "median"),
-        time_to_first_token_ms=("time_to_first_token_ms", "median"),
-        duration_ms=("duration_ms", "median"),
-        output_tokens_per_s=("speed", "median"),
-        waiting_ms=("waiting_ms", "sum"),
-        generating_ms=("generating_ms", "sum"),
-    ).reset_index().rename(columns={"request_model": "model"})  # fmt: skip
-
-
-def _with_speed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add ``speed``: measured in streams, else the least speed that the whole call allows."""
-    whole = frame["output_tokens"] / frame["duration_ms"].clip(lower=1) * 1000
-    return frame.assign(speed=frame["output_tokens_per_s"].fillna(whole))
-
-
-@check("slow-model", area="slow")
-def slow_model(
-    recording: Recording, objectives: Objectives, *, min_share: float = 0.3, least_output_tokens: int = 20
-) -> Finding | Clear:
-    """The model writes more slowly than a reader waits for, at ordinary prompt sizes and all the time (R6).
-
-    A model that was quick earlier in the recording is the provider's trouble and left to provider-slow.
-
-    Source: D22, D23, B25, E26, E27, D36
-    """
-    limit = objectives["output_tokens_per_s"]
-    models = speed_by_model(recording)
-    slow = models[
-        (models["output_tokens_per_s"] < limit.value)
-        & (models["output_tokens"] >= least_output_tokens)
-        & (models["reasoning_tokens"].fillna(0) < 0.3 * models["output_tokens"])
-        & (models["calls"] >= 3)
-    ]
-    episode = _slow_episode(recording)
-    if episode is not None:
-        slow = slow[slow["model"].map(lambda model: _usual_speed(recording, model, episode)) < limit.value]
-    lost = (slow["generating_ms"] * (1 - slow["output_tokens_per_s"] / QUICK_TOKENS_PER_S[0]).clip(lower=0)).sum()
-    share = share_of_wait(recording, lost)
-    if slow.empty or share < min_share:
-        fastest = models["output_tokens_per_s"].min()
-        return Clear(
-            f"{len(models)} models write {fastest:.0f} tokens/s or faster"
-            if len(slow) == 0
-            else f"slow models take {share:.0%} of the wait"
-        )
-    worst = slow.nlargest(1, "generating_ms").iloc[0]
-    return Finding(
-        title=f"{worst['model']} writes {worst['output_tokens_per_s']:.0f} tokens/s",
-        severity=severity(limit.miss(worst["output_tokens_per_s"]), share),
-        share=share,
-        evidence=(
-            f"{worst['calls']:.0f} calls, {worst['input_tokens']:.0f} input and {worst['output_tokens']:.0f} output tokens, {worst['duration_ms']:.0f} ms (medians)",
-            f"objective: at least {limit.value:.0f} tokens/s; models of the fast class write {QUICK_TOKENS_PER_S[0]} and more",
-            "its speed is the same throughout the recording",
-        ),
-        remedy="Use a faster model where the task allows it, or route simple questions to one; check quality on your own prompts.",
-        effort="medium",
-        estimate=Estimate("call_duration_ms", float(worst["duration_ms"]), float(worst["output_tokens"] / QUICK_TOKENS_PER_S[1] * 1000),
-                          float(worst["output_tokens"] / QUICK_TOKENS_PER_S[0] * 1000), ("a model that writes {} to {} tokens/s".format(*QUICK_TOKENS_PER_S),)),
-        frame=models,
-        figure="speed_by_model",
-    )  # fmt: skip
-
-
-def _usual_speed(recording: Recording, model: str, episode: tuple[int, int]) -> float:
-    frame = answers(recording)
-    outside = frame[(frame["request_model"] == model) & ~frame["start_time"].between(*episode)]
-    return float(_with_speed(outside)["speed"].median()) if len(outside) else 0.0
 
 
 def slowness(recording: Recording) -> pd.DataFrame:
@@ -110,7 +29,7 @@ def slowness(recording: Recording) -> pd.DataFrame:
     return frame[columns].assign(ratio=work / quick).sort_values("start_time")
 
 
-def _slow_episode(recording: Recording, *, times: float = 2.5, least: int = 5) -> tuple[int, int] | None:
+def slow_episode(recording: Recording, *, times: float = 2.5, least: int = 5) -> tuple[int, int] | None:
     """Return start and end of the stretch in which calls of every kind are ``times`` slower than outside it."""
     episode: tuple[int, int] | None = recording.derived(
         "slow episode", lambda: _find_episode(slowness(recording), times, least)
@@ -148,7 +67,7 @@ def provider_slow(recording: Recording, objectives: Objectives, *, min_share: fl
     Source: D36, E81, E83
     """
     frame = slowness(recording)
-    episode = _slow_episode(recording)
+    episode = slow_episode(recording)
     if episode is None:
         return Clear(f"{len(frame)} answers: no stretch in which all prompts were 2.5 times slower than outside it")
     inside = frame[frame["start_time"].between(*episode)]

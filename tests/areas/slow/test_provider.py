@@ -2,33 +2,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import START, Row, answer, call, embedding, every, failed_call, recording, request, span
+from builders import START, Row, answer, call, embedding, every, failed_call, request, span
 from statement_rows import counted, snapshots
 
-from perfnb.areas.slow.provider import speed_by_model
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
-
-
-def speed(tokens_per_s: float, count: int = 12, **columns: Any) -> list[Row]:
-    ms = 200 + 80 / tokens_per_s * 1000
-    return [call(number * 10_000, ms, first_token_ms=200, **columns) for number in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("calls", "found"),
-    [
-        (speed(10), True),
-        (speed(19), True),
-        (speed(21), False),
-        (speed(80), False),
-        (speed(10, count=2), False),
-        (speed(10, reasoning_tokens=60), False),  # deep reasoning, not a slow model
-        ([call(n * 10_000, 8000, stream=False, output_tokens=80) for n in range(6)], True),
-    ],
-)
-def test_slow_model(tmp_path: Path, calls: list[Row], found: bool) -> None:
-    assert isinstance(answer(tmp_path, "slow-model", calls=calls), Finding) is found
 
 
 def episode(slow: range, total: int = 40, times: float = 5, **columns: Any) -> list[Row]:
@@ -53,12 +31,6 @@ def test_provider_slow(tmp_path: Path, calls: list[Row], found: bool) -> None:
 def test_larger_prompts_are_not_the_providers_fault(tmp_path: Path) -> None:
     calls = [call(n * 5000, 4000 if n >= 20 else 800, input_tokens=9000 if n >= 20 else 700) for n in range(40)]
     assert isinstance(answer(tmp_path, "provider-slow", calls=calls), Clear)
-
-
-def test_a_model_that_was_quick_before_is_not_slow_by_itself(tmp_path: Path) -> None:
-    calls = episode(range(18, 40), times=12)
-    assert isinstance(answer(tmp_path / "a", "provider-slow", calls=calls), Finding)
-    assert isinstance(answer(tmp_path / "b", "slow-model", calls=calls), Clear)
 
 
 @pytest.mark.parametrize(
@@ -234,10 +206,3 @@ def test_rate_limited(tmp_path: Path, refused: int, good: int, found: bool) -> N
 def test_other_errors_are_not_rate_limits(tmp_path: Path) -> None:
     calls = [failed_call(n * 1000, status=500) for n in range(10)]
     assert isinstance(answer(tmp_path, "rate-limited", calls=calls), Clear)
-
-
-def test_speed_by_model_has_a_row_per_model(tmp_path: Path) -> None:
-    frame = speed_by_model(recording(tmp_path, calls=[*speed(50), *speed(10, request_model="slow-one")]))
-    assert dict(zip(frame["model"], frame["output_tokens_per_s"].round(), strict=True)) == pytest.approx(
-        {"gpt-5-mini": 50, "slow-one": 10}, abs=1
-    )
