@@ -125,7 +125,7 @@ def record(
     """Record an app: start what can be seen of it, show what comes in, stop on Ctrl-C."""
     from perfnb import recorder
     from perfnb.target import Request, Target
-    from perfnb.terminal import live_counters
+    from perfnb.terminal import ending, live_counters
 
     requests = tuple(Request(each, method="GET") for each in url or ())
     target = Target.load(
@@ -133,7 +133,8 @@ def record(
         command=tuple(command or ()), requests=requests, dsn=dsn, pgbouncer=pgbouncer, metrics=metrics, qdrant=qdrant, milvus=milvus, redis=redis,
     )  # fmt: skip
     path = out or recorder.default_path()
-    with recorder.Recorder(target, path, content=content.value, tell=_say) as made:
+    ports = recorder.OTLP_PORTS  # an app that runs already may know no others
+    with recorder.Recorder(target, path, content=content.value, tell=_say, otlp_ports=ports) as made:
         if not made.running:
             raise WrongUse(
                 "there is nothing to record",
@@ -141,9 +142,11 @@ def record(
             )
         for name, value in made.environment().items():
             _say(f"{name}={value}")
+        if url := getattr(made.running.get("otlp"), "grpc_url", None):
+            _say(f"OTLP over gRPC: {url}")
         with live_counters(made.counters) as tick:
-            recorder.wait(made, seconds, tick=lambda: _show(tick, made.lost_sources()))
-    _say(f"recorded: {path}\nnext: perfnb diagnose {path}")
+            code = recorder.wait(made, seconds, tick=lambda: _show(tick, made.lost_sources()))
+    _say(f"recorded: {path}{ending(code)}\nnext: perfnb diagnose {path}")
 
 
 @app.command(

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ from perfnb.target import Target
 
 DEFAULT_UPSTREAM = "https://api.openai.com/v1"
 STOP_COMMAND_S = 10.0
+OTLP_PORTS = (4318, 4317)
+"""Where OpenTelemetry's exporters send to unless told otherwise: HTTP, gRPC."""
 
 Tell = Callable[[str], None]
 
@@ -39,13 +42,22 @@ def default_path(now: datetime | None = None) -> Path:
 class Recorder:
     """A recording being made: leaving it stops every source and seals.
 
+    ``otlp_ports`` are for HTTP and gRPC where there is no command to tell them to; another is taken where one is not free.
     Sources that cannot start are told through ``tell`` with what they need and left out; the rest goes on.
     """
 
     def __init__(
-        self, target: Target, path: Path, *, content: Content = "digest", simulated: bool = False, tell: Tell = print
+        self,
+        target: Target,
+        path: Path,
+        *,
+        content: Content = "digest",
+        simulated: bool = False,
+        tell: Tell = print,
+        otlp_ports: tuple[int, int] = (0, 0),
     ) -> None:
         self.target = target
+        self._otlp_ports = otlp_ports
         self.recording = Recording.create(path, content=content, simulated=simulated)
         self.refused: dict[str, str] = {}
         self._content = content
@@ -77,6 +89,11 @@ class Recorder:
     def is_command_running(self) -> bool:
         """Tell whether the command given still runs; True where there is none."""
         return self._command is None or self._command.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return the exit code of the command where it has ended, negative where a signal ended it; None otherwise."""
+        return None if self._command is None else self._command.poll()
 
     @property
     def is_probe_done(self) -> bool:
@@ -187,7 +204,8 @@ class Recorder:
         if target.otlp or target.command:
             from perfnb.sources.otlp import Otlp
 
-            self.start("otlp", lambda: Otlp(path))
+            http, grpc = (0, 0) if target.command else self._free_otlp_ports()
+            self.start("otlp", lambda: Otlp(path, port=http, grpc_port=grpc))
         if target.command:
             self._start_command()
             self._restarts.tell(self._command.pid if self._command else 0, {})
@@ -214,6 +232,14 @@ class Recorder:
             from perfnb.sources.probe import Probe
 
             self.start("probe", lambda: Probe(path, target.requests, lag_url=target.health))
+
+    def _free_otlp_ports(self) -> tuple[int, int]:
+        """Return the ports asked for, and 0, for any, where one is taken."""
+        taken = [port for port in self._otlp_ports if not is_free(port)]
+        for port in taken:
+            self._tell(f"port {port} is taken: point the app at the address below")
+        http, grpc = (0 if port in taken else port for port in self._otlp_ports)
+        return http, grpc
 
     def _start_stores(self) -> None:
         from perfnb.sources.vector_stores import STORES
@@ -263,16 +289,35 @@ class Recorder:
         return None
 
 
-def wait(recorder: Recorder, seconds: float | None, *, tick: Callable[[], Any], interval_s: float = 0.5) -> None:
-    """Wait for ``seconds``, for the command's or the probe's end, or for Ctrl-C, calling ``tick`` meanwhile."""
+def wait(recorder: Recorder, seconds: float | None, *, tick: Callable[[], Any], interval_s: float = 0.5) -> int | None:
+    """Wait for ``seconds``, for the command's or the probe's end, or for Ctrl-C, calling ``tick`` meanwhile.
+
+    Returns the command's exit code where it ended by itself, which the timeline then tells; else None.
+    """
     until = None if seconds is None else time.monotonic() + seconds
     with contextlib.suppress(KeyboardInterrupt):
         while recorder.is_command_running and (until is None or time.monotonic() < until):
             if until is None and recorder.is_probe_done:
-                return
+                return None
             recorder.restart_if_asked()
             tick()
             time.sleep(interval_s if until is None else min(interval_s, max(0.0, until - time.monotonic())))
+        if (code := recorder.exit_code) is not None:
+            recorder.recording.add_event("mark", "the command ended by itself", {"exit_code": code})
+            return code
+    return None
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Tell whether nothing listens at ``port``."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections closed a moment ago take no port
+        try:
+            listener.bind((host, port))
+            listener.listen()
+        except OSError:
+            return False
+    return True
 
 
 def _url(source: Source) -> str:

@@ -83,6 +83,18 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]], console: Console |
     (console or Console()).print(table)
 
 
+def ending(code: int | None) -> str:
+    """Return how a recorded command ended by itself, for the end of a line; nothing where it did not."""
+    if code is None:
+        return ""
+    how = f"with exit code {code}" if code >= 0 else f"killed by signal {-code}"
+    return (
+        f" (the command ended by itself, {how})"
+        if code == 0
+        else f" (the command ended by itself, {how}: see what it printed)"
+    )
+
+
 @contextmanager
 def live_counters(read: Callable[[], Counters]) -> Iterator[Callable[[], None]]:
     """Show what each source has seen; yields the function that brings the display up to date."""

@@ -4,6 +4,8 @@ import json
 import platform
 from typing import Any
 
+import pandas as pd
+
 from perfnb import __version__
 from perfnb.areas.costs import spend
 from perfnb.recording import Recording
@@ -47,7 +49,8 @@ def _models(recording: Recording) -> list[tuple[str, str]]:
     frame = recording.query(_MODELS)
     lines = []
     for row in frame.itertuples(index=False):
-        answered = f", answered by {row.response_model}" if row.response_model not in (None, row.request_model) else ""
+        is_other = pd.notna(row.response_model) and row.response_model != row.request_model
+        answered = f", answered by {row.response_model}" if is_other else ""
         lines.append(
             (
                 f"model {row.request_model}",

@@ -219,6 +219,13 @@ def test_dollars_stand_in_summary_impact_findings_and_actions(dear):
     assert re.search(r"<td>\$[\d,.]+ a day at this rate, \$0\.0\d+ per request</td>", actions)
 
 
+def test_who_answered_is_told_only_where_another_model_did(dear):
+    html = as_postmortem(dear, Objectives.load())
+    assert "chat, answered by gpt-5, 20 calls" in html
+    assert "chat, 1 call" in html
+    assert "answered by nan" not in html
+
+
 def test_the_price_list_its_date_and_models_without_a_price_are_told(dear):
     html = as_postmortem(dear, Objectives.load())
     for section in (html[html.index("What it cost</h3>") :], html[html.index("Environment</h2>") :]):
