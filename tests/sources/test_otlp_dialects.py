@@ -402,7 +402,7 @@ def test_secrets_are_never_written(content: str) -> None:
     )
     written = json.dumps(made)
     assert "4711" not in written
-    assert "x=1" in written
+    assert ("x=1" if content == "full" else "x=\\u2026") in written
 
 
 @pytest.mark.parametrize(

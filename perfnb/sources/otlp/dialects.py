@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -18,6 +18,12 @@ from perfnb.sources.otlp.secrets import scrub
 
 REMEMBERED_NAMES = 20_000  # emitters that put ids into attribute names must not fill the memory
 LONG_TEXT = 1_000  # an unknown attribute longer than this is taken for contents
+LONGEST_NAME, MOST_WORDS_OF_A_NAME = 300, 3  # of an attribute: a name that is longer is a text
+
+Form = Literal[
+    "unknown", "label", "verbatim", "address", "path", "query", "statement", "stack", "message", "text", "secret"
+]
+"""How the texts under a name are treated; see :class:`perfnb.sources.otlp.cleaner.Cleaner`."""
 
 _CONTENT_FACTS = {
     "input_messages", "output_messages", "system", "tools", "input", "output", "response_text", "response_tool_calls",
@@ -28,7 +34,17 @@ _SECRET = re.compile(
     r"|(access|refresh|auth|security|session|id)[-_.]?token(?!s)",
     re.IGNORECASE,
 )
-_MAY_BE_LONG = re.compile(r"stack|url|plan", re.IGNORECASE)
+
+
+class Clean(Protocol):
+    """What is written in place of texts, and of the lists and objects that hold some."""
+
+    @property
+    def verdicts(self) -> Mapping[Form, Mapping[str, str]]:
+        """What is written of a text, by form."""
+
+    def structure(self, value: Any, form: Form) -> Any:
+        """Return a list or an object with what is written of each text in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +57,7 @@ class Role:
     unit: str | None = None
     content: bool = False
     secret: bool = False
-    known: bool = False
+    form: Form = "unknown"
 
 
 class Reading(NamedTuple):
@@ -70,6 +86,8 @@ class Roles(dict[str, Role]):
         self._prefixes = tuple(content["prefixes"])
         self._last_parts = frozenset(content["last_parts"])
         self._patterns = [re.compile(pattern) for pattern in content["patterns"]]
+        self._forms = _forms()
+        self._label_prefixes = tuple(table()["label_prefixes"])
 
     def __missing__(self, name: str) -> Role:
         if len(self) > REMEMBERED_NAMES:
@@ -78,11 +96,17 @@ class Roles(dict[str, Role]):
         return role
 
     def _role_of(self, name: str) -> Role:
-        if name in self._kept:
-            return Role(known=True)
-        if self._is_content(name):
+        if name not in self._kept and self._is_content(name):
             return Role(content=True)
-        return Role(secret=bool(_SECRET.search(name)), known=bool(_MAY_BE_LONG.search(name)))
+        is_hidden = _SECRET.search(name) or len(name) > LONGEST_NAME or len(name.split()) > MOST_WORDS_OF_A_NAME
+        return Role(secret=bool(is_hidden), form=self._form_of(name))
+
+    def _form_of(self, name: str) -> Form:
+        low = name.lower()
+        for form, names, pattern in self._forms:
+            if low in names or low.rpartition(".")[2] in names or pattern.search(low):
+                return form
+        return "label" if low.startswith(self._label_prefixes) else "unknown"
 
     def _is_content(self, name: str) -> bool:
         return (
@@ -93,32 +117,42 @@ class Roles(dict[str, Role]):
         )
 
 
+def _forms() -> list[tuple[Form, frozenset[str], re.Pattern[str]]]:
+    return [
+        (each["form"], frozenset(each["names"]), re.compile("|".join(each["patterns"]) or r"(?!)"))
+        for each in table()["forms"]
+    ]
+
+
 def _fixed_roles() -> dict[str, Role]:
     declared = table()
+    as_form: dict[str, Form] = {"statement": "statement", "http_path": "address"}
     roles: dict[str, Role] = {}
     for fact, names in declared["facts"].items():
         for rank, name in enumerate(names):
-            roles[name] = Role(fact=fact, rank=rank, content=fact in _CONTENT_FACTS, known=True)
+            roles[name] = Role(fact, rank, content=fact in _CONTENT_FACTS, form=as_form.get(fact, "label"))
     for name, fields in declared["unpack"].items():
-        roles[name] = Role(unpack=fields, known=True)
+        roles[name] = Role(unpack=fields, form="label")
     for rank, (name, unit) in enumerate(declared["first_token"].items()):
-        roles[name] = Role(fact="first_token", rank=rank, unit=unit, known=True)
+        roles[name] = Role(fact="first_token", rank=rank, unit=unit, form="label")
     return roles
 
 
 ROLES = Roles()
 
 
-def read(attributes: Mapping[str, Any], *, roles: Roles = ROLES) -> Reading:
+def read(attributes: Mapping[str, Any], *, roles: Roles = ROLES, clean: Clean | None = None) -> Reading:
     """Return facts, the attributes that are neither contents nor secrets, and the contents.
 
-    A fact's value is as emitted; ``first_token`` is a pair of value and unit.
+    A fact's value is as emitted; ``first_token`` is a pair of value and unit. With ``clean`` the texts among the
+    attributes are those that may be written where contents may not.
     """
     facts: dict[str, Any] = {}
     ranks: dict[str, int] = {}
     kept: dict[str, Any] = {}
     contents: dict[str, Any] = {}
     packed: list[tuple[Mapping[str, str], Any]] = []
+    verdicts = clean.verdicts if clean else None
     for name, value in attributes.items():
         role = roles[name]
         if role.secret or value is None:
@@ -129,17 +163,24 @@ def read(attributes: Mapping[str, Any], *, roles: Roles = ROLES) -> Reading:
             facts[fact] = (value, role.unit) if role.unit else value
         if role.unpack is not None:
             packed.append((role.unpack, value))
-        if isinstance(value, (str, list, dict)) and (role.content or (not role.known and _is_long(value))):
+        if type(value) is str:
+            if role.content or (verdicts is None and role.form == "unknown" and len(value) > LONG_TEXT):
+                contents[name] = value
+            else:
+                kept[name] = scrub(value) if verdicts is None else verdicts[role.form][value]
+        elif not isinstance(value, (list, dict)):
+            kept[name] = value
+        elif role.content or (verdicts is None and role.form == "unknown" and _is_long(value)):
             contents[name] = value
         else:
-            kept[name] = scrub(value) if type(value) is str else value
+            kept[name] = clean.structure(value, role.form) if clean else value
     for fields, value in packed:
         _unpack(fields, value, facts)
     return Reading(facts, kept, contents)
 
 
-def _is_long(value: Any) -> bool:
-    return len(value) > LONG_TEXT if isinstance(value, str) else len(value) > 20 and len(str(value)) > LONG_TEXT
+def _is_long(value: list[Any] | dict[str, Any]) -> bool:
+    return len(value) > 20 and len(str(value)) > LONG_TEXT
 
 
 def _unpack(fields: Mapping[str, str], value: Any, facts: dict[str, Any]) -> None:

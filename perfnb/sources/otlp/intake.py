@@ -7,6 +7,7 @@ from perfnb.prompts.digest import Digester
 from perfnb.recording.recording import Content
 from perfnb.sources.base import Emit
 from perfnb.sources.otlp import decode, tolerant
+from perfnb.sources.otlp.cleaner import Cleaner
 from perfnb.sources.otlp.logs import Waiting, records
 from perfnb.sources.otlp.metrics import samples
 from perfnb.sources.otlp.protocol import Outcome, Signal
@@ -23,6 +24,7 @@ class Intake:
     def __init__(self, emit: Emit, digester: Digester, content: Content = "digest") -> None:
         self._emit = emit
         self._rows = RowMaker(digester, content)
+        self._clean = None if content == "full" else Cleaner(digester.digest)
         self._waiting = Waiting()
         self._seen = _Seen(REMEMBERED_SPANS)
         self.counters: Counter[str] = Counter()
@@ -57,7 +59,7 @@ class Intake:
 
     def add_metrics(self, document: Object) -> Outcome:
         """Write the metrics in ``document`` and return the outcome."""
-        found = samples(document)
+        found = samples(document, self._clean)
         if found.rows:
             self.counters["samples"] += self._emit("samples", found.rows)
         return Outcome(found.points - found.rejected, found.rejected, found.reason)

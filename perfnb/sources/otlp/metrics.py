@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perfnb.sources.otlp import tolerant
-from perfnb.sources.otlp.dialects import read
+from perfnb.sources.otlp.dialects import Clean, read
 
 Row = dict[str, Any]
 Object = dict[str, Any]
@@ -26,19 +26,19 @@ class Samples:
     reason: str = ""
 
 
-def samples(document: Object) -> Samples:
-    """Return the samples in an ExportMetricsServiceRequest or MetricsData document."""
+def samples(document: Object, clean: Clean | None = None) -> Samples:
+    """Return the samples in an ExportMetricsServiceRequest or MetricsData document, their labels without texts of people."""
     found = Samples()
     for resource_metrics in tolerant.objects(document, "resourceMetrics", "resource_metrics"):
         resource = tolerant.attributes(tolerant.an_object(resource_metrics, "resource", "resource"))
         entity = resource.get("service.name")
         for scope_metrics in tolerant.objects(resource_metrics, "scopeMetrics", "scope_metrics"):
             for metric in tolerant.objects(scope_metrics, "metrics", "metrics"):
-                _add(metric, entity, found)
+                _add(metric, entity, found, clean)
     return found
 
 
-def _add(metric: Object, entity: Any, found: Samples) -> None:
+def _add(metric: Object, entity: Any, found: Samples, clean: Clean | None) -> None:
     for kind, camel, points_of in _KINDS:
         data = tolerant.field(metric, camel, kind)
         if not isinstance(data, dict):
@@ -46,7 +46,7 @@ def _add(metric: Object, entity: Any, found: Samples) -> None:
         for point in tolerant.objects(data, "dataPoints", "data_points"):
             found.points += 1
             try:
-                found.rows += _rows(metric, data, point, entity, points_of)
+                found.rows += _rows(metric, data, point, entity, points_of, clean)
             except (TypeError, ValueError) as error:
                 found.rejected += 1
                 found.reason = found.reason or f"metric {metric.get('name')!r}: {error}"
@@ -55,13 +55,15 @@ def _add(metric: Object, entity: Any, found: Samples) -> None:
 Points = Callable[[Object], Iterator[tuple[str, float, Row]]]
 
 
-def _rows(metric: Object, data: Object, point: Object, entity: Any, points_of: Points) -> list[Row]:
+def _rows(
+    metric: Object, data: Object, point: Object, entity: Any, points_of: Points, clean: Clean | None
+) -> list[Row]:
     if tolerant.integer(point.get("flags")) & _NO_VALUE:
         return []
     time = tolerant.integer(tolerant.field(point, "timeUnixNano", "time_unix_nano"))
     if not 0 < time < 2**63:
         raise ValueError("a data point has no time")
-    labels = read(tolerant.attributes(point)).kept
+    labels = read(tolerant.attributes(point), clean=clean).kept
     temporality = tolerant.field(data, "aggregationTemporality", "aggregation_temporality")
     if temporality in _TEMPORALITY:
         labels["otel.temporality"] = _TEMPORALITY[temporality]

@@ -5,26 +5,22 @@ What spans say in different dialects is written once more under one name each, s
 retrievals ``perfnb.input_digest``, ``perfnb.output_digest`` with their length in characters.
 """
 
-import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from perfnb.prompts.digest import Digester
 from perfnb.prompts.prompt import as_json as json_text
 from perfnb.recording.recording import Content
-from perfnb.sources.otlp import classify, contents
+from perfnb.sources.otlp import classify, contents, parts, texts
+from perfnb.sources.otlp.cleaner import Cleaner
 from perfnb.sources.otlp.dialects import Reading, as_json, read, table
 from perfnb.sources.otlp.routes import route_of
 from perfnb.sources.otlp.secrets import scrub
 from perfnb.sources.otlp.spans import KINDS, STATUSES, Event, Group, Span
 from perfnb.sources.otlp.usage import count, usage
-from perfnb.sources.postgres.literals import without_literals
 
 Row = dict[str, Any]
-
-LONGEST_MESSAGE = 1_000  # of an error, in characters: enough to tell it, too short to carry a prompt along
 
 _NAMED = (
     ("tool_name", "perfnb.tool"),
@@ -33,8 +29,6 @@ _NAMED = (
     ("top_k", "perfnb.top_k"),
 )
 _KEPT_OF_MESSAGES = ("finish_reason", "index", "role", "gen_ai.system", "gen_ai.provider.name")
-_SQL = re.compile(r"\s*(?:select|with|insert|update|delete|merge|call|values|copy|explain)\b", re.IGNORECASE)
-_plain = lru_cache(maxsize=10_000)(without_literals)  # an app says the same statements again and again
 _DETAILS = ("gen_ai.response.id", "server.address", "gen_ai.usage.cost", "llm.cost.total", "operation.cost")
 
 
@@ -44,6 +38,7 @@ class RowMaker:
     def __init__(self, digester: Digester, content: Content = "digest") -> None:
         self._digester = digester
         self._keeps_text = content == "full"
+        self._clean = None if self._keeps_text else Cleaner(digester.digest)
         self._message_events = frozenset(table()["events"]["messages"])
         self._chunk_events = frozenset(table()["events"]["first_token"])
 
@@ -58,14 +53,14 @@ class RowMaker:
         return made
 
     def _add(self, span: Span, group: Group, resource: Row, made: dict[str, list[Row]]) -> None:
-        reading = read(span.attributes)
+        reading = read(span.attributes, clean=self._clean)
         operation = classify.operation(span, reading)
         row = self._span(span, reading, operation, resource)
         made["spans"].append(row)
         if operation in classify.LLM_OPERATIONS:
             made["llm_calls"].append(self._call(span, reading, row, group.scope))
         elif operation == "server" and ("http_method" in reading.facts or "http_route" in reading.facts):
-            made["http_requests"].append(_request(reading.facts, row))
+            made["http_requests"].append(self._request(reading.facts, row))
 
     def _span(self, span: Span, reading: Reading, operation: str, resource: Row) -> Row:
         facts = reading.facts
@@ -73,14 +68,14 @@ class RowMaker:
             "trace_id": span.trace_id,
             "span_id": span.span_id,
             "parent_span_id": span.parent_span_id,
-            "name": span.name,
+            "name": self._name(span),
             "kind": KINDS[span.kind] if 0 <= span.kind < len(KINDS) else KINDS[0],
             "service": resource.get("service.name"),
             "operation": operation,
             "start_time": span.start_time,
             "duration_ms": (span.end_time - span.start_time) / 1e6,
             "status": STATUSES[span.status] if 0 <= span.status < len(STATUSES) else STATUSES[0],
-            "error_type": classify.error_type(span, facts),
+            "error_type": self._label(classify.error_type(span, facts)),
             "statement": self._statement(facts),
             "http_status_code": count(facts.get("http_status")),
             "documents": classify.documents(span, reading) if operation in ("retrieval", "rerank") else None,
@@ -91,10 +86,24 @@ class RowMaker:
             "resource": resource,
         }
 
+    def _name(self, span: Span) -> str:
+        """Return the span's name; where many share it, with the part of a pipeline that it is."""
+        name = self._clean.names[span.name] if self._clean else span.name
+        if parts.is_shared(span.name) and (part := parts.part(span)):
+            name = f"{name} {self._label(part)}"
+        return name
+
+    def _label(self, value: Any) -> Any:
+        return self._clean.label(value) if self._clean else value
+
+    def _labelled(self, value: Any) -> str | None:
+        text = _text(value)
+        return text if text is None else str(self._label(text))
+
     def _statement(self, facts: Mapping[str, Any]) -> str | None:
-        """Return the statement; of SQL, unless texts are kept, without values: apps may write them into it."""
+        """Return the statement; unless texts are kept, without values: apps may write them into it."""
         text = _text(facts.get("statement"))
-        return text if text is None or self._keeps_text or not _SQL.match(text) else _plain(text)
+        return self._clean.verdicts["statement"][text] if text and self._clean else text
 
     def _attributes(self, span: Span, reading: Reading, operation: str) -> Row:
         kept = reading.kept
@@ -103,15 +112,18 @@ class RowMaker:
                 name: scrub(value) if isinstance(value, str) else value for name, value in reading.contents.items()
             }
         if span.status_message:
-            kept["otel.status_description"] = scrub(span.status_message)[:LONGEST_MESSAGE]
+            kept["otel.status_description"] = self._message(span.status_message)
         if operation in ("tool", "agent", "retrieval", "rerank", "step"):
             kept |= self._named(reading.facts, operation)
         return kept
 
+    def _message(self, text: str) -> str:
+        return self._clean.verdicts["message"][text] if self._clean else scrub(text)[: texts.LONGEST_MESSAGE]
+
     def _named(self, facts: Mapping[str, Any], operation: str) -> Row:
-        named = {name: facts[fact] for fact, name in _NAMED if fact in facts}
+        named = {name: self._label(facts[fact]) for fact, name in _NAMED if fact in facts}
         if operation in ("tool", "agent") and "entity_name" in facts:
-            named.setdefault(f"perfnb.{operation}", facts["entity_name"])
+            named.setdefault(f"perfnb.{operation}", self._label(facts["entity_name"]))
         for side in ("input", "output"):
             given = facts.get(side)
             if given is None and side == "output" and operation == "retrieval":
@@ -130,7 +142,8 @@ class RowMaker:
             if event.name in chunks:
                 chunks[event.name]["count"] += 1
                 continue
-            row = {"name": event.name, "time": event.time, "attributes": self._event_attributes(event)}
+            name = self._clean.names[event.name] if self._clean else event.name
+            row = {"name": name, "time": event.time, "attributes": self._event_attributes(event)}
             if event.name in self._chunk_events:
                 row["count"] = 1
                 chunks[event.name] = row
@@ -138,37 +151,34 @@ class RowMaker:
         return made or None
 
     def _event_attributes(self, event: Event) -> Row:
-        reading = read(event.attributes)
+        reading = read(event.attributes, clean=self._clean)
         if self._keeps_text:
             return reading.kept | reading.contents
         if event.name in self._message_events:
             return {name: value for name, value in reading.kept.items() if name in _KEPT_OF_MESSAGES}
-        kept = reading.kept
-        if isinstance(message := kept.get("exception.message"), str):
-            kept["exception.message"] = message[:LONGEST_MESSAGE]
-        return kept
+        return reading.kept
 
     def _call(self, span: Span, reading: Reading, row: Row, scope: str) -> Row:
-        facts, duration = reading.facts, row["duration_ms"]
-        provider = _provider(facts.get("provider"))
+        facts = reading.facts
+        chunks = classify.chunk_times(span.events)
+        last = (chunks[-1] - span.start_time) / 1e6 if chunks else 0.0
+        duration = max(row["duration_ms"], last)  # some end the span of a stream when it begins
+        provider = self._labelled(_provider(facts.get("provider")))
         tokens = usage(facts, scope, provider, span.attributes)
         first = classify.first_token_ms(span, facts, duration)
-        chunks = classify.chunk_times(span.events)
         spoken = contents.said(reading, span.events, row["operation"])
         conversation = facts.get("conversation")
         call = {
             "call_id": f"{span.trace_id}-{span.span_id}",
-            **{
-                name: row[name]
-                for name in ("trace_id", "span_id", "parent_span_id", "operation", "start_time", "duration_ms")
-            },
+            **{name: row[name] for name in ("trace_id", "span_id", "parent_span_id", "operation", "start_time")},
+            "duration_ms": duration,
             "source": "span",
             "provider": provider,
-            "request_model": _text(facts.get("request_model")) or _text(facts.get("response_model")),
-            "response_model": _text(facts.get("response_model")),
+            "request_model": self._labelled(facts.get("request_model")) or self._labelled(facts.get("response_model")),
+            "response_model": self._labelled(facts.get("response_model")),
             "stream": _streams(span, facts, first, scope),
             "time_to_first_token_ms": first,
-            "last_token_ms": (chunks[-1] - span.start_time) / 1e6 if len(chunks) > 1 else None,
+            "last_token_ms": last if len(chunks) > 1 else None,
             "output_tokens_per_s": _speed(tokens.output_tokens, first, duration),
             "status_code": count(facts.get("http_status")),
             "error_type": classify.call_error(row["error_type"]),
@@ -181,26 +191,26 @@ class RowMaker:
             "tokens_estimated": False if tokens.rule else None,
             "max_tokens": count(facts.get("max_tokens")),
             "temperature": _number(facts.get("temperature")),
-            "service_tier": _text(facts.get("service_tier")),
-            "finish_reason": _finish(facts.get("finish_reason")),
+            "service_tier": self._labelled(facts.get("service_tier")),
+            "finish_reason": self._label(_finish(facts.get("finish_reason"))),
             "conversation_id": self._digester.digest(str(conversation)) if conversation else None,
             "attributes": {name: row["attributes"][name] for name in _DETAILS if name in row["attributes"]},
         }
         return call | contents.columns(spoken, facts, row["operation"], tokens.input_tokens, self._digester)
 
-
-def _request(facts: Mapping[str, Any], row: Row) -> Row:
-    return {
-        "request_id": f"{row['trace_id']}-{row['span_id']}",
-        **{name: row[name] for name in ("trace_id", "span_id", "error_type", "start_time", "duration_ms")},
-        "source": "span",
-        "method": _text(facts.get("http_method")),
-        "route": _text(facts.get("http_route")) or route_of(_path(facts.get("http_path"))),
-        "status_code": row["http_status_code"],
-        "cache_status": {True: "hit", False: "miss"}.get(row["cache_hit"]),
-        "request_bytes": count(facts.get("http_request_bytes")),
-        "response_bytes": count(facts.get("http_response_bytes")),
-    }
+    def _request(self, facts: Mapping[str, Any], row: Row) -> Row:
+        route = _text(facts.get("http_route")) or route_of(_path(facts.get("http_path")))
+        return {
+            "request_id": f"{row['trace_id']}-{row['span_id']}",
+            **{name: row[name] for name in ("trace_id", "span_id", "error_type", "start_time", "duration_ms")},
+            "source": "span",
+            "method": self._labelled(facts.get("http_method")),
+            "route": self._clean.verdicts["path"][route] if route and self._clean else route,
+            "status_code": row["http_status_code"],
+            "cache_status": {True: "hit", False: "miss"}.get(row["cache_hit"]),
+            "request_bytes": count(facts.get("http_request_bytes")),
+            "response_bytes": count(facts.get("http_response_bytes")),
+        }
 
 
 def _path(given: Any) -> str:
@@ -212,11 +222,14 @@ def _path(given: Any) -> str:
 
 
 def _streams(span: Span, facts: Mapping[str, Any], first_token_ms: float | None, scope: str) -> bool | None:
+    told = table()["streams_are_told"]
     if (given := facts.get("stream")) is not None:
-        return given if isinstance(given, bool) else str(given).lower() in ("true", "1", "yes")
+        streams = given if isinstance(given, bool) else str(given).lower() in ("true", "1", "yes")
+        if streams or not scope.startswith(tuple(told["only_true"])):
+            return streams
+        return True if first_token_ms is not None else None
     if first_token_ms is not None:
         return True
-    told = table()["streams_are_told"]
     is_told = scope.startswith(tuple(told["scopes"])) or any(name in span.attributes for name in told["attributes"])
     return False if is_told else None
 
