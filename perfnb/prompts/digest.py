@@ -8,19 +8,21 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from perfnb.prompts.passages import passages
 from perfnb.prompts.prompt import Message, Tool, as_json, read_prompt
+from perfnb.prompts.questions import announced
 from perfnb.prompts.sketch import Sketcher
 from perfnb.recording.recording import Content
 from perfnb.tokens import CHARACTERS_PER_TOKEN as CHARACTERS_PER_TOKEN
 
 EDGES = 300, 500
 """Characters at both ends of the last user message that get a sketch of their own: there the question stands that a
-request asked, between instructions and passages of which a sketch of the whole keeps little else."""
+request asked, between instructions and passages of which a sketch of the whole keeps little else. So does a question
+that a line in between announces."""
 REMEMBERED_TEXTS = 20_000
 OPENING_CHARACTERS = 40
 """Prompts made from one template begin alike, whatever passages or names follow."""
@@ -30,6 +32,10 @@ LEAST_REPEATED = 0.1
 """Part of a text said before in it from which on it is noted."""
 SKETCHED_INPUTS = 64
 """Embedding inputs of one request that get a sketch; all get a digest."""
+
+PassagesIn = Literal["none", "prompt", "tool"]
+"""Where a text is looked through for passages: nowhere, as an app writes prompts, or as a tool answers."""
+_PASSAGES_IN: dict[str, PassagesIn] = {"assistant": "none", "input": "none", "tool": "tool"}
 
 # They change from call to call, or say how to answer and not what: two requests that differ only here ask the same.
 VOLATILE = frozenset(
@@ -60,7 +66,7 @@ class Digester:
         self._key = key
         self._keeps_text = content == "full"
         self._sketcher = Sketcher(key)
-        self._known: OrderedDict[tuple[str, bool], TextDigest] = OrderedDict()  # holds no text
+        self._known: OrderedDict[tuple[str, PassagesIn], TextDigest] = OrderedDict()  # holds no text
 
     def digest(self, text: str) -> str:
         """Return the keyed hash of ``text``: 16 hex digits."""
@@ -95,18 +101,18 @@ class Digester:
         said = [text, *([call.name, call.arguments] for call in tool_calls)]
         columns: dict[str, Any] = {
             "response_digest": self._digest(_canonical(said)),
-            "response_sketch": self.text(text, find_passages=False).sketch,
+            "response_sketch": self.text(text, passages_in="none").sketch,
             "tool_calls": [self._tool(call) for call in tool_calls],
         }
         return columns | ({"response_text": readable(text)} if self._keeps_text else {})
 
-    def text(self, text: str, *, find_passages: bool = True) -> TextDigest:
+    def text(self, text: str, *, passages_in: PassagesIn = "prompt") -> TextDigest:
         """Return what is kept of one text, from memory where it was digested before."""
         digest = self.digest(text)
-        key = (digest, find_passages)
+        key = (digest, passages_in)
         known = self._known.get(key)
         if known is None:
-            found = passages(text) if find_passages else []
+            found = [] if passages_in == "none" else passages(text, is_from_tool=passages_in == "tool")
             sizes = tuple(_tokens(passage) for passage in found)
             sketch, repeated = self._sketcher.sketch_and_repeats(text)
             again = round(repeated * _tokens(text)) if repeated >= LEAST_REPEATED else 0
@@ -122,7 +128,7 @@ class Digester:
         if message.role == "input" and index >= SKETCHED_INPUTS:
             kept = TextDigest(self.digest(message.text), _tokens(message.text), [], 0, 0)
         else:
-            kept = self.text(message.text, find_passages=message.role not in ("assistant", "input"))
+            kept = self.text(message.text, passages_in=_PASSAGES_IN.get(message.role, "prompt"))
         entry: dict[str, Any] = {
             "role": message.role,
             "digest": kept.digest,
@@ -151,8 +157,8 @@ class Digester:
         return entry
 
     def _edges(self, text: str) -> list[int]:
-        ends = text[: EDGES[0]], text[-EDGES[1] :]
-        return [shingle for end in ends for shingle in self.text(end, find_passages=False).sketch]
+        said = text[: EDGES[0]], *announced(text), text[-EDGES[1] :]
+        return [shingle for part in said for shingle in self.text(part, passages_in="none").sketch]
 
     def _tool(self, call: Tool) -> dict[str, Any]:
         arguments = _parsed(call.arguments)
@@ -167,16 +173,29 @@ class Digester:
 
 
 def prompt_totals(messages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return the columns that sum up a call's ``messages``: system, history and passage tokens."""
-    users = [index for index, message in enumerate(messages) if message["role"] == "user"]
-    talk = [message for message in messages[: users[-1] if users else 0] if message["role"] in ("user", "assistant")]
+    """Return the columns that sum up a call's ``messages``: system, history and passage tokens.
+
+    History is what stands before the last user message, tools' answers included; passages in it belong to it, and only
+    those given with the instructions or since the user last spoke are counted as passages.
+    """
+    roles = [message["role"] for message in messages]
+    asked = len(roles) - 1 - roles[::-1].index("user") if "user" in roles else 0
+    while asked and roles[asked] == roles[asked - 1] == "user":  # context and question in messages of their own
+        asked -= 1
+    last = max((number for number, role in enumerate(roles) if role == "user"), default=0)
+    given = [message for number, message in enumerate(messages) if number >= asked or _is_system(message)]
+    before = [message for message in messages[:last] if not _is_system(message)]
     return {
-        "system_tokens": sum(m["tokens"] for m in messages if m["role"] in ("system", "developer")),
-        "history_messages": len(talk),
-        "history_tokens": sum(message["tokens"] for message in talk),
-        "passages": sum(message["passages"] for message in messages),
-        "passage_tokens": sum(message.get("passage_tokens", 0) for message in messages),
+        "system_tokens": sum(message["tokens"] for message in messages if _is_system(message)),
+        "history_messages": sum(message["role"] in ("user", "assistant") for message in before),
+        "history_tokens": sum(message["tokens"] for message in before),
+        "passages": sum(message["passages"] for message in given),
+        "passage_tokens": sum(message.get("passage_tokens", 0) for message in given),
     }
+
+
+def _is_system(message: Mapping[str, Any]) -> bool:
+    return message["role"] in ("system", "developer")
 
 
 def prompt_tokens(columns: Mapping[str, Any]) -> int:

@@ -214,7 +214,63 @@ def test_a_text_seen_before_gives_the_same_answer() -> None:
     one = digester()
     first, second = one.text(PASSAGES), one.text(PASSAGES)
     assert first == second == digester().text(PASSAGES)
-    assert one.text(PASSAGES, find_passages=False).passages == 0
+    assert one.text(PASSAGES, passages_in="none").passages == 0
+
+
+ARTICLES = "\n\n".join(f"[Article {i}] {'Tents are stored dry, in a cool and dark place. ' * 6}" for i in range(12))
+SYSTEM, ASKED, ANSWERED = {"role": "system", "content": "s" * 40}, {"role": "user", "content": "u" * 80}, "a" * 120
+CALLED = {"role": "assistant", "content": None, "tool_calls": [{"id": "t", "function": {"name": "f", "arguments": ""}}]}
+RESULT = {"role": "tool", "tool_call_id": "t", "content": ARTICLES}
+TURN = [ASKED, CALLED, RESULT, {"role": "assistant", "content": ANSWERED}]
+CONTEXT = {"role": "user", "content": PASSAGES}
+
+
+@pytest.mark.parametrize(
+    ("messages", "history", "passages"),
+    [
+        ([SYSTEM, ASKED], [], 0),
+        ([ASKED, CALLED, RESULT], [], 12),  # what the question's own tools answered
+        ([SYSTEM, *TURN, ASKED], TURN, 0),
+        ([SYSTEM, *TURN, *TURN, ASKED, CALLED, RESULT], TURN * 2, 12),
+        ([{"role": "system", "content": PASSAGES}, *TURN, ASKED], TURN, 3),
+        ([SYSTEM, CONTEXT, ASKED], [CONTEXT], 3),  # context in a message of its own
+        ([SYSTEM, CONTEXT, {"role": "assistant", "content": ANSWERED}, ASKED], 2, 0),  # the context of an earlier turn
+        ([SYSTEM], [], 0),
+    ],
+)
+def test_history_is_all_before_the_question(messages: list[Any], history: Any, passages: int) -> None:
+    columns = digester().request({"messages": messages}, "/chat/completions")
+    before = history if isinstance(history, list) else messages[1:3]
+    sizes = digester().request({"messages": before}, "/chat/completions")["messages"]
+    assert columns["history_tokens"] == sum(entry["tokens"] for entry in sizes)
+    assert columns["history_messages"] == sum(entry["role"] in ("user", "assistant") for entry in sizes)
+    assert columns["passages"] == passages
+
+
+def test_only_tools_are_read_as_tools() -> None:
+    texts = [
+        {"role": role, "content": ARTICLES, "name": "search"} for role in ("tool", "function", "user", "assistant")
+    ]
+    found = digester().request({"messages": texts}, "/chat/completions")["messages"]
+    assert [entry["passages"] for entry in found] == [12, 12, 0, 0]
+
+
+WORDS = "how do I store a wet tent over the whole winter"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        f"{WORDS}\n\n{ARTICLES}",
+        f"{ARTICLES}\n\n{WORDS}",
+        f"{ARTICLES}\n\nQuestion: {WORDS}?\n\n{'Write an answer and cite the articles. ' * 40}",
+        f"{ARTICLES}\n\n**User query:**\n{WORDS}\n\n{'Write an answer and cite the articles. ' * 40}",
+    ],
+)
+def test_the_question_of_a_long_prompt_has_a_sketch(prompt: str) -> None:
+    body = {"messages": [{"role": "user", "content": f"{'Answer from the articles below. ' * 5}{prompt}"}]}
+    (message,) = digester().request(body, "/chat/completions")["messages"]
+    assert set(digester().sketch(WORDS)) <= set(message["edges"])
 
 
 json_values = st.recursive(

@@ -135,10 +135,30 @@ def test_context_trim_takes_tags_along_and_leaves_json_whole() -> None:
     tagged = "".join(f"<document index='{n}'>\n{text}\n</document>\n" for n, text in enumerate(PASSAGES))
     text = after({"system": tagged + "Be brief."}, ANTHROPIC, context_trim={"passages": 1})["system"]
     assert (text.count("<document"), text.count("</document>"), text[-9:]) == (1, 1, "Be brief.")
-    found = json.dumps([{"text": text.replace("\n", "") + '"quoted"'} for text in PASSAGES])
-    body = {"messages": [message("tool", found)]}
-    assert len(passages(found)) == 4
-    assert after(body, context_trim={"passages": 1}) == body
+    for more in ('"quoted"', ""):
+        found = json.dumps([{"text": text.replace("\n", "") + more} for text in PASSAGES])
+        body = {"messages": [message("tool", found), message("user", f"Chunks:\n{found}")]}
+        assert len(passages(found)) == 4
+        assert after(body, context_trim={"passages": 1}) == body
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "result"),
+    [
+        (CHAT, "messages", {"role": "tool", "tool_call_id": "c1", "content": "%s"}),
+        (RESPONSES, "input", {"type": "function_call_output", "call_id": "c1", "output": "%s"}),
+        (
+            ANTHROPIC,
+            "messages",
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "%s"}]},
+        ),
+    ],
+)
+def test_context_trim_of_what_a_tool_answered(path: str, key: str, result: dict[str, Any]) -> None:
+    titled = [f"[Deques {n}] {'They rotate in place and at both ends. ' * 6}".strip() for n in range(4)]
+    body = json.loads(json.dumps({key: [result]}).replace("%s", "\\n\\n".join(titled)))
+    kept = json.dumps(after(body, path, context_trim={"passages": 2}))
+    assert [title in kept for title in titled] == [True, True, False, False]
 
 
 def tool(name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from perfnb.sources.traffic.policies.settings import ContextTrim
 
 _OPENED = re.compile(r"<\w+[^<>]*>\s*\Z")
 _CLOSED = re.compile(r"\s*</\w+\s*>")
+_RESULTS = ("tool_result", "function_call_output")
 _READ = ("system", "developer", "user", "tool")
 
 
@@ -28,15 +29,15 @@ def trim_context(body: Body, settings: ContextTrim) -> None:
             body.set(name, _trimmed(body.values[name], settings))
 
 
-def without_rest(text: str, settings: ContextTrim) -> str:
+def without_rest(text: str, settings: ContextTrim, *, is_from_tool: bool = False) -> str:
     """Return ``text`` without the passages beyond the limits."""
-    found = passages(text)
+    found = passages(text, is_from_tool=is_from_tool)
     kept = _count(found, settings)
     if kept >= len(found):
         return text
     spans = list(_spans(text, found))
-    if len(spans) < len(found):  # not verbatim: inside JSON, or tagged by something not understood
-        return text
+    if len(spans) < len(found) or all(text[start - 1 : start] == text[end : end + 1] == '"' for start, end in spans):
+        return text  # inside JSON, or tagged by something not understood
     start, end = spans[kept][0], spans[-1][1]
     opened, closed = _OPENED.search(text[:start]), _CLOSED.match(text, end)
     if opened and closed:
@@ -65,13 +66,14 @@ def _spans(text: str, found: list[str]) -> Iterator[tuple[int, int]]:
         yield start, at
 
 
-def _trimmed(content: Any, settings: ContextTrim) -> Any:
+def _trimmed(content: Any, settings: ContextTrim, *, is_from_tool: bool = False) -> Any:
     """Return ``content``, a text, a message, a part or a list of them, with its texts trimmed."""
     if isinstance(content, str):
-        return without_rest(content, settings)
+        return without_rest(content, settings, is_from_tool=is_from_tool)
     if isinstance(content, list):
-        return [_trimmed(part, settings) for part in content]
+        return [_trimmed(part, settings, is_from_tool=is_from_tool) for part in content]
     if isinstance(content, dict) and content.get("role", "user") in _READ:
-        return {key: _trimmed(value, settings) if key in ("content", "text", "output") else value
+        from_tool = is_from_tool or content.get("role") == "tool" or content.get("type") in _RESULTS
+        return {key: _trimmed(value, settings, is_from_tool=from_tool) if key in ("content", "text", "output") else value
                 for key, value in content.items()}  # fmt: skip
     return content
