@@ -24,11 +24,12 @@ COMMON = 0.2
 def bare_filters(recording: Recording, row: Mapping[str, Any]) -> list[Filter]:
     """Return the conditions of a search that no index helps and few rows meet, as far as statistics tell."""
     found = []
+    calls = row["calls"] if row["why_not"] else None  # what a vector index serves may pass a filter's index over
     for each in row["filters"]:
         if each.operator not in EQUAL or not each.is_required or each.column == row["column"]:
             continue
         part = part_that_passes(recording, str(row["table"]), (each,))
-        if (part is None or part <= COMMON) and not is_indexed(recording, str(row["table"]), each):
+        if (part is None or part <= COMMON) and not is_indexed(recording, str(row["table"]), each, calls=calls):
             found.append(each)
     return found
 
@@ -116,11 +117,15 @@ def _ddl(row: pd.Series, one: Filter) -> str:
     table = row["table"]
     if one.operator in ("@>", "?"):
         return f"CREATE INDEX CONCURRENTLY ON {table} USING gin ({one.column}). Where few rows meet it, Postgres then finds them first and compares those alone, which is exact."
-    key = f"(({one.column}->>'…'))" if one.expression else f"({one.column})"
+    key = "((" + one.expression.replace("?", "'…'") + "))" if one.expression else f"({one.column})"
     return (
-        f"CREATE INDEX CONCURRENTLY ON {table} {key}, with the statement's own expression, and ANALYZE {table}: where few rows meet it, they are found first and compared exactly. "
+        f"CREATE INDEX CONCURRENTLY ON {table} {key}{_for_member(one)}, and ANALYZE {table}: where few rows meet it, they are found first and compared exactly. "
         f"For a few fixed values a partial HNSW index (WHERE …), for many tenants partitions."
     )
+
+
+def _for_member(one: Filter) -> str:
+    return ", with the member that the parameter names in place of …" if "?" in one.expression else ""
 
 
 def bare_fields(recording: Recording) -> pd.DataFrame:

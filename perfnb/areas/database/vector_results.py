@@ -118,9 +118,11 @@ def shortage(
     if is_capped and not _is_iterative(recording, row):
         return {**row, "why": "ef_search", "expected": planned[0] if planned else None, "setting": most.number}
     filters = [each for each in row["filters"] if each.is_required and each.column != row["column"]]
-    if not filters or row["has_joins"] or _is_iterative(recording, row):
+    if not filters or row["has_joins"] or row["is_bounded"] or _is_iterative(recording, row):
         return None
     part = part_that_passes(recording, str(row["table"]), filters)
+    if part == 1.0:
+        return None  # all rows meet it, so it drops none
     matching = None if part is None else part * row["rows"]
     few = rows < 1 or not float(rows).is_integer()
     if few and matching is not None and rows < matching / 3 and matching >= 1:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from perfnb.areas.database.relations import Relations, relations
-from perfnb.areas.database.vector_stores import MEANS, vector_columns, vector_indexes
+from perfnb.areas.database.vector_stores import MEANS, METHODS, vector_columns, vector_indexes
 from perfnb.areas.database.workload import workload
 from perfnb.attribution import observed
 from perfnb.attribution.objects import grown, objects
@@ -23,7 +23,7 @@ DEFAULTS = {
 COLUMNS = [
     "statement", "shape", "role", "queryids", "calls", "calls_per_request", "mean_exec_time_ms", "total_exec_time_ms",
     "share", "share_of_wait", "rows_per_call", "seen_by", "table", "column", "type", "dimensions", "rows", "operator",
-    "filters", "has_joins", "index", "method", "options", "why_not",
+    "filters", "has_joins", "is_bounded", "index", "method", "options", "why_not",
 ]  # fmt: skip
 
 
@@ -47,9 +47,9 @@ def vector_searches(recording: Recording) -> pd.DataFrame:
     """Return one row per statement that orders rows of a vector column by nearness, most time first.
 
     Columns of :func:`workload`, and table, column, type, dimensions, rows, operator, filters (conditions beside the
-    order on the same table), has_joins, index, method and options (of the index that serves it, else of one on the
-    column that does not), why_not (why no index serves it; empty where one does). Raises NotMeasured where statements
-    were not seen, or the catalog was not read.
+    order on the same table), has_joins, is_bounded (only rows that are near enough come), index, method and options (of
+    the index that serves it, else of one on the column that does not), why_not (why no index serves it; empty where one
+    does). Raises NotMeasured where statements were not seen, or the catalog was not read.
     """
     return recording.derived("vector searches", lambda: _searches(recording)).copy()
 
@@ -70,6 +70,7 @@ def _searches(recording: Recording) -> pd.DataFrame:
             "operator": distance.operator,
             "filters": tuple(one for one in distance.filters if known.name(one.table or place["table"]) == place["table"]),
             "has_joins": bool(distance.joins),
+            "is_bounded": bool(distance.bounds),
             "why_not": why_not,
             "index": index.get("name", ""), "method": index.get("method", ""), "options": index.get("options") or {},
         })  # fmt: skip
@@ -129,11 +130,14 @@ def _other_operator(index: str, search: str) -> str:
 
 
 def _is_passed_over(fitting: pd.DataFrame, row: Mapping[str, Any], table: pd.DataFrame, *, least: int = 20) -> bool:
-    """Tell whether the table was scanned about as often as the statement ran, and the index never."""
-    scans, scanned = fitting["scans_grown"], table["sequential_scans_grown"]
-    if row["seen_by"] != "counters" or row["calls"] < least or scans.isna().any() or scanned.isna().any():
+    """Tell whether the index was never scanned though the statement ran often, and scans of its table were counted.
+
+    Where none was, sessions have not told the server's counters yet (they do so between transactions).
+    """
+    scans, scanned = fitting["scans_grown"], table[["sequential_scans_grown", "index_scans_grown"]]
+    if row["seen_by"] != "counters" or row["calls"] < least or scans.isna().any():
         return False
-    return bool(scans.sum() == 0 and scanned.sum() >= row["calls"] / 2)
+    return bool(scans.sum() == 0 and scanned.sum().sum() > 0)
 
 
 def serves_key(key: str, distance: Distance) -> bool:
@@ -210,16 +214,42 @@ def part_that_passes(recording: Recording, table: str, filters: Iterable[Filter]
     return part
 
 
-def is_indexed(recording: Recording, table: str, one: Filter) -> bool:
-    """Tell whether an index begins with the column or expression of a condition, or is partial on it."""
-    frame = objects(recording, "index")
+def is_indexed(recording: Recording, table: str, one: Filter, *, calls: float | None = None) -> bool:
+    """Tell whether an index can find the rows that meet a condition, or is partial on its column.
+
+    Of a member of a JSON document the statement's text does not tell the key. An index on some member counts where it
+    was scanned for half of ``calls`` or more, or where that is not known (``calls`` is None, or nobody counted).
+    """
+    frame = grown(recording, "index")
     own = frame[(frame["table"] == table) & frame["is_valid"].fillna(True).astype(bool)]
-    wanted = _words(one.expression or one.column)
-    for each in own.to_dict("records"):
-        first = str((each["keys"] or [""])[0])
-        is_on_column = first.strip('"') == one.column and (not one.expression or each["method"] == "gin")
-        if is_on_column or _words(str(each["predicate"] or "")) & {one.column.lower()}:
-            return True
-        if one.expression and one.column.lower() in _words(first) and _words(first) >= wanted - {"text"}:
-            return True
-    return False
+    return any(_finds(each, one, calls) for each in own.to_dict("records"))
+
+
+_CONTAINS = ("gin", "gist", "spgist", "rum", "brin")
+_NO_EQUALITY = ("gin", "rum", *METHODS)
+
+
+def _finds(index: Mapping[Any, Any], one: Filter, calls: float | None) -> bool:
+    first, method = str((index["keys"] or [""])[0]), str(index["method"])
+    if _words(str(index["predicate"] or "")) & {one.column.lower()}:
+        return True
+    if one.operator in ("@>", "?") and method not in _CONTAINS:
+        return False
+    if not one.expression:
+        return first.strip('"') == one.column
+    if one.operator in ("=", "in") and method in _NO_EQUALITY:
+        return False
+    if _form(first) != _form(one.expression):
+        return False
+    scans = index["scans_grown"]
+    is_named = "?" not in one.expression
+    return is_named or calls is None or bool(pd.isna(scans)) or scans >= calls / 2
+
+
+_TYPES = frozenset({"text", "varchar", "character", "varying", "int", "integer", "bigint", "smallint", "numeric", "decimal", "boolean", "uuid"})  # fmt: skip
+
+
+def _form(expression: str) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return what an expression names and how it descends into a document, whatever members it asks for."""
+    bare = re.sub(r"'(?:[^']|'')*'", "?", expression)
+    return _words(bare) - _TYPES, tuple(re.findall(r"#>>|#>|->>|->", bare))

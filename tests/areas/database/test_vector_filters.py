@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from session_rows import session
 from statement_rows import Counted, catalog, counted, requests, snapshots
-from vector_rows import BY_JSON, FILTERED, SEARCH, collection, extension, index, settings, store_span, table
+from vector_rows import (
+    BY_JSON,
+    FILTERED,
+    NEAR,
+    SEARCH,
+    WORKSPACE,
+    collection,
+    extension,
+    index,
+    settings,
+    store_span,
+    table,
+)
 
 from perfnb.areas.database.store_spans import fields_of, store_spans
 from perfnb.finding import Clear, Finding
@@ -28,7 +40,16 @@ def judged(folder: Path, cause: str, one: Counted, objects: list[Row], **more: A
         (SLOW_JSON, table() + index(), "a member of about"),
         (SLOW_JSON, table(2_000), None),
         (SLOW_JSON, table() + index(key="(about ->> 'language'::text)", **BTREE), None),
-        (SLOW_JSON, table() + index(key="about", **BTREE | {"method": "gin"}), None),
+        (SLOW_JSON, table() + index(key="(about ->> 'language'::text)", grown=0, **BTREE), "a member of about"),  # another's
+        (SLOW_JSON, table() + index(key="(about ->> 'language'::text)", grown=0, later={"scans": None}, **BTREE), None),
+        (SLOW_JSON, table() + index() + index(key="(about ->> 'language'::text)", grown=0, **BTREE), None),  # many rows meet it
+        (SLOW_JSON, table() + index(key="(about -> 'language'::text)", **BTREE), "a member of about"),
+        (SLOW_JSON, table() + index(key="lower(about ->> 'language'::text)", **BTREE), "a member of about"),
+        (SLOW_JSON, table() + index(key="about", **BTREE | {"method": "gin"}), "a member of about"),
+        (SLOW_JSON, table() + index(key="to_tsvector('simple'::regconfig, about ->> 'words'::text)", **BTREE | {"method": "gin"}), "a member of about"),
+        (counted(BY_JSON.replace("about ->> $1", "(about->>$1)::int"), calls=60, ms=40), table() + index(key="(((about ->> 'year'::text))::integer)", **BTREE), None),
+        (counted(BY_JSON.replace("about ->> $1 =", "lower(title) ="), calls=60, ms=40), table() + index(key="lower(title)", grown=0, **BTREE), None),
+        (counted(BY_JSON.replace("about ->> $1 =", "lower(title) ="), calls=60, ms=40), table() + index(key="upper(title)", **BTREE), "a member of title"),
         (counted(BY_JSON, calls=60, ms=1, rows=5), table(), None),
         (counted(FILTERED, calls=60, ms=40, rows=5), table(), "tenant"),
         (counted(FILTERED, calls=60, ms=40, rows=5), table() + index(key="tenant", **BTREE), None),
@@ -37,6 +58,8 @@ def judged(folder: Path, cause: str, one: Counted, objects: list[Row], **more: A
         (counted("SELECT id FROM documents WHERE is_deleted = $1 ORDER BY embedding <=> $2 LIMIT 5", calls=60, ms=40), table(), None),
         (counted("SELECT id FROM documents WHERE tenant > $1 ORDER BY embedding <=> $2 LIMIT 5", calls=60, ms=40), table(), None),
         (counted("SELECT id FROM documents WHERE about @> $1 ORDER BY embedding <=> $2 LIMIT 5", calls=60, ms=40), table(), "about"),
+        (counted("SELECT id FROM documents WHERE about @> $1 ORDER BY embedding <=> $2 LIMIT 5", calls=60, ms=40), table() + index(key="about", grown=0, **BTREE | {"method": "gin"}), None),
+        (counted("SELECT id FROM documents WHERE about @> $1 ORDER BY embedding <=> $2 LIMIT 5", calls=60, ms=40), table() + index(key="about", **BTREE), "about"),
         (counted(SEARCH, calls=60, ms=40), table() + index(), None),
     ],
 )  # fmt: skip
@@ -131,6 +154,10 @@ OWN_SETTING = counted("SET hnsw.ef_search = $1", calls=60, ms=0.01, rows=0)
         (search(0.4, query=FILTERED), table(), None),
         (search(0.4, query=BY_JSON), table() + index(), "0.4 rows on average"),
         (search(3.5, query=BY_JSON), table() + index(), None),  # nobody knows how many meet it
+        (search(0.4, query=NEAR), table() + index(), None),  # its bound on the distance leaves out the rest
+        (search(40, query=NEAR), table() + index(), "exactly the 40 rows"),
+        (search(15.3, query=WORKSPACE), table() + index(), None),  # all rows meet it, so it drops none
+        (search(0.4, query=FILTERED), table(scanned=15, looked_up=45) + index(grown=0), None),  # not through the index
     ],
 )
 def test_missing_results(tmp_path: Path, one: Counted, objects: list[Row], why: str | None) -> None:

@@ -46,7 +46,11 @@ JSON_INDEX = catalog("index", {"public.about": {"table": "public.documents", "me
         (counted("SELECT id FROM documents ORDER BY embedding::halfvec(256) <=> $1 LIMIT $2", calls=60, ms=40),
          table() + index(key="((embedding)::halfvec(256))", opclass="halfvec_cosine_ops"), None),
         (SLOW, table(scanned=60) + index(grown=0), "passes its index over"),
-        (SLOW, table(scanned=3) + index(grown=0), None),  # something else scanned it
+        (SLOW, table(scanned=15, looked_up=83) + index(grown=0), "passes its index over"),  # a filter's index serves it
+        (SLOW, table(looked_up=60) + index(grown=60), None),
+        (SLOW, table() + index(grown=0), None),  # none of its scans was counted yet
+        (counted(SEARCH, calls=12, ms=40), table(scanned=12) + index(grown=0), None),  # too few to tell
+        (SLOW, table(scanned=60) + index(later={"scans": None}), None),
         (SLOW, table() + index("btree", key="id", opclass="int8_ops"), "no HNSW or IVFFlat index"),
         (counted(BY_JSON, calls=60, ms=40, rows=5), table(), None),  # its filter's index is missing
         (counted(FILTERED, calls=60, ms=40, rows=5), table(), None),
