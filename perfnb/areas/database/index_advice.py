@@ -141,7 +141,7 @@ def advice(
         return None  # a range alone, of unknown width
     columns = [each.column for each in keys] + [each.column for each in (_orders(part, table) if ordered else ranged)]
     where = _predicate(wanted, table, names)
-    if _is_served(table, names, columns, [each.column for each in keys], where):
+    if _is_served(table, names, len(keys), _single(wanted, equal, by_order=bool(ordered)), where):
         return None
     read = min(matched, _limit(part, matched)) if ordered else matched
     return Advice(
@@ -249,24 +249,34 @@ def _plain(key: str) -> str:
     return re.sub(r"\s+(ASC|DESC|NULLS \w+)", "", key).strip("()").replace('"', "").lower()
 
 
-def _is_served(
-    table: KnownTable, names: Sequence[str], columns: Sequence[str], keys: Sequence[str], where: str
-) -> bool:
-    """Tell whether there is an index whose first keys are these, whatever the order of those compared for equality."""
-    wanted, first = [_plain(name) for name in names], len(keys)
+def _single(wanted: Sequence[Filter], equal: Sequence[Filter], *, by_order: bool) -> set[str]:
+    """Return the keys that are compared for equality, with one value each where rows are to come ``by_order``."""
+    operators = ("=", "is null") if by_order else _EQUAL
+    return {_plain(_key(each)) for each in [*equal, *wanted] if each.operator in operators}
+
+
+def _is_served(table: KnownTable, names: Sequence[str], first: int, equal: set[str], where: str) -> bool:
+    """Tell whether there is an index that does the work of one on ``names``, whose ``first`` are compared for equality.
+
+    It begins with these, in whatever order and among others of ``equal``, and goes on as ``names`` do.
+    """
+    wanted = [_plain(name) for name in names]
     for _, method, there, predicate in table.indexes:
         have = [_plain(key) for key in there]
         if predicate and _plain(predicate) != _plain(where):
             continue
         if method == "hash" and have == wanted[:1] == wanted:
             return True
-        if (
-            method == "btree"
-            and set(have[:first]) == set(wanted[:first])
-            and have[first : len(wanted)] == wanted[first:]
-        ):
+        if method == "btree" and _begins(have, wanted[:first], wanted[first:], equal):
             return True
     return False
+
+
+def _begins(have: Sequence[str], keys: Sequence[str], then: Sequence[str], equal: set[str]) -> bool:
+    known = equal | {*keys}
+    leading = next((at for at, each in enumerate(have) if each not in known), len(have))
+    ends = [at for at in range(leading + 1) if {*keys} <= {*have[:at]}]
+    return any([*have[at : at + len(then)]] == [*then] for at in ends)
 
 
 def _prefixed(table: KnownTable, names: Sequence[str]) -> str:

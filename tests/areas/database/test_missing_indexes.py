@@ -88,6 +88,10 @@ NOT_WANTED = [
     ("there is one", "SELECT id FROM messages WHERE session_id = $1", 5, known(("session_id",))),
     ("a longer one", "SELECT id FROM messages WHERE session_id = $1", 5, known(("session_id", "id"))),
     ("one in another order", "SELECT id FROM messages WHERE tenant_id = $1 AND role = $2", 5, known(("role", "tenant_id"))),
+    ("among others compared", "SELECT id FROM messages WHERE tenant_id = $1 AND role = $2 AND session_id = ANY($3)", 20, known(("role", "tenant_id", "session_id", "email"))),
+    ("after another compared", "SELECT id FROM messages WHERE role = $1 AND session_id = $2 ORDER BY id DESC LIMIT 5", None, known(("role", "session_id", "id"))),
+    ("after one that is null", "SELECT id FROM messages WHERE deleted_at IS NULL AND session_id = $1", 20, known(("deleted_at", "session_id"))),
+    ("after another, for a range", "SELECT id FROM messages WHERE role = $1 AND session_id = $2 AND created_at > $3", 5, known(("role", "session_id", "created_at"))),
     ("one by hash", "SELECT id FROM messages WHERE session_id = $1", 5, known(("session_id",), method="hash")),
     ("a quoted key", 'SELECT id FROM messages WHERE session_id = $1', 5, known(('"session_id"',))),
     ("the order is there", "SELECT id FROM messages WHERE session_id = $1 ORDER BY id DESC LIMIT 5", None, known(("session_id", "id"))),
@@ -107,6 +111,24 @@ def test_what_is_wanted(sql: str, rows: float | None, wanted: str) -> None:
 @pytest.mark.parametrize(("sql", "rows", "of"), [case[1:] for case in NOT_WANTED], ids=[case[0] for case in NOT_WANTED])
 def test_what_is_not_wanted(sql: str, rows: float | None, of: KnownTable) -> None:
     assert ddl(sql, of, rows=rows) == ""
+
+
+# why the index that is there does not serve, statement, its keys, what is wanted
+NOT_SERVED = [
+    ("one between is not compared", "SELECT id FROM messages WHERE role = $1 AND session_id = $2", ("role", "tenant_id", "session_id"), '("session_id")'),
+    ("its first is not compared", "SELECT id FROM messages WHERE session_id = $1", ("tenant_id", "session_id"), '("session_id")'),
+    ("its first is a range", "SELECT id FROM messages WHERE id > $1 AND session_id = $2", ("created_at", "session_id"), '("session_id", "id")'),
+    ("its first is inside or", "SELECT id FROM messages WHERE (role = $1 OR id = $2) AND session_id = $3", ("role", "session_id"), '("session_id")'),
+    ("several values mix the order", "SELECT id FROM messages WHERE session_id = $1 AND role = ANY($2) ORDER BY id LIMIT 5", ("role", "session_id", "id"), '("session_id", "id")'),
+    ("it ends too early", "SELECT id FROM messages WHERE role = $1 AND session_id = $2", ("role",), '("session_id")'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sql", "there", "wanted"), [case[1:] for case in NOT_SERVED], ids=[case[0] for case in NOT_SERVED]
+)
+def test_an_index_that_does_not_serve(sql: str, there: tuple[str, ...], wanted: str) -> None:
+    assert ddl(sql, known(there), rows=None if "LIMIT" in sql else 5) == wanted
 
 
 def test_a_partial_index_serves_only_what_it_holds() -> None:

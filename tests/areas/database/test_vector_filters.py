@@ -155,7 +155,7 @@ OWN_SETTING = counted("SET hnsw.ef_search = $1", calls=60, ms=0.01, rows=0)
         (search(0.4, query=BY_JSON), table() + index(), "0.4 rows on average"),
         (search(3.5, query=BY_JSON), table() + index(), None),  # nobody knows how many meet it
         (search(0.4, query=NEAR), table() + index(), None),  # its bound on the distance leaves out the rest
-        (search(40, query=NEAR), table() + index(), "exactly the 40 rows"),
+        (search(40, query=NEAR), table() + index(), "exactly the 40 rows that hnsw.ef_search allows"),
         (search(15.3, query=WORKSPACE), table() + index(), None),  # all rows meet it, so it drops none
         (search(0.4, query=FILTERED), table(scanned=15, looked_up=45) + index(grown=0), None),  # not through the index
     ],
