@@ -96,7 +96,7 @@ def _unserved(recording: Recording, objectives: Objectives, slow: pd.DataFrame, 
         symptom="database time",
         evidence=(
             f"{brief(str(first['statement']))}: {first['calls']:,.0f} times, {share:.0%} of the database's time",
-            f"{first['table']}.{first['column']} is {first['type']}({first['dimensions']}) with {first['rows']:,.0f} rows; {first['why_not']}",
+            f"{first['table']}.{first['column']} is {_typed(first)} with {first['rows']:,.0f} rows; {first['why_not']}",
             *_building(recording, str(first["table"])),
         ),
         remedy=_remedy(first),
@@ -117,17 +117,27 @@ def _building(recording: Recording, table: str) -> tuple[str, ...]:
 OPCLASS = {"<->": "l2", "<=>": "cosine", "<#>": "ip", "<+>": "l1"}
 
 
+def _typed(row: pd.Series) -> str:
+    size = int(row["dimensions"])
+    return f"{row['type']}({size})" if size else f"{row['type']} without dimensions"
+
+
 def _remedy(row: pd.Series) -> str:
     kind, column = str(row["type"]), str(row["column"])
     operators = f"{kind}_{OPCLASS.get(str(row['operator']), 'cosine')}_ops"
+    if not row["dimensions"] and not row["index"]:
+        return _sized(row, operators)
     if kind == "vector" and row["dimensions"] > INDEXABLE["vector"]:
         key = f"({column}::halfvec({row['dimensions']})) halfvec_{OPCLASS.get(str(row['operator']), 'cosine')}_ops"
         return f"A vector of {row['dimensions']} numbers takes no index (2,000 at most): CREATE INDEX CONCURRENTLY ON {row['table']} USING hnsw ({key}), and search ({column}::halfvec({row['dimensions']})) in the same words."
-    ddl = f"CREATE INDEX CONCURRENTLY ON {row['table']} USING hnsw ({column} {operators})"
+    key = column if row["dimensions"] else f"({column}::{kind}(N))"
+    ddl = f"CREATE INDEX CONCURRENTLY ON {row['table']} USING hnsw ({key} {operators})"
     if not row["index"]:
         return f"{ddl}; after loading, with maintenance_work_mem enough for it. Recall is then below 1: measure it with the tuner."
     if "serves" in str(row["why_not"]):
         return f"Search with the operator that the index serves, or build one that serves this one: {ddl}."
+    if "index is on" in str(row["why_not"]):
+        return f"Search in the index's own words, as {row['why_not']}; or build one that serves the search as it is: {ddl}."
     if "built" in str(row["why_not"]):
         return "Wait until it is built; searches use it from then on."
     if "valid" in str(row["why_not"]):
@@ -137,6 +147,18 @@ def _remedy(row: pd.Series) -> str:
     return (
         "Order by the bare distance, ascending, with a LIMIT: ORDER BY "
         + f"{column} {row['operator']} $1 LIMIT 10; compute a similarity from it in the SELECT list."
+    )
+
+
+def _sized(row: pd.Series, operators: str) -> str:
+    """Return how to index a column that does not tell how long its vectors are: no index takes it as it is."""
+    kind, column, table = str(row["type"]), str(row["column"]), row["table"]
+    told = "" if kind == "sparsevec" else f" (SELECT DISTINCT vector_dims({column}) FROM {table})"
+    half = "; above 2,000 halfvec(N) in its place, with its own operators" if kind == "vector" else ""
+    return (
+        f"{column} tells no dimensions, and no index takes it so. N being the length of its vectors{told}{half}: "
+        f"first ALTER TABLE {table} ALTER COLUMN {column} TYPE {kind}(N), which locks the table for as long as it is checked, then CREATE INDEX CONCURRENTLY ON {table} USING hnsw ({column} {operators}); "
+        f"or CREATE INDEX CONCURRENTLY ON {table} USING hnsw (({column}::{kind}(N)) {operators}), and search in the same words: ORDER BY {column}::{kind}(N) {row['operator']} $1."
     )
 
 

@@ -81,6 +81,24 @@ def test_the_remedy_names_the_index_that_serves_the_search(tmp_path: Path) -> No
     assert "CREATE INDEX CONCURRENTLY ON public.documents USING hnsw (embedding vector_cosine_ops)" in said.remedy
 
 
+@pytest.mark.parametrize("kind", ["vector", "halfvec", "sparsevec"])
+def test_a_column_without_dimensions_is_to_get_some_first(tmp_path: Path, kind: str) -> None:
+    said = judged(tmp_path, "vector-index-missing", SLOW, table(kind=kind))
+    assert isinstance(said, Finding)
+    assert any(f"is {kind} without dimensions" in line for line in said.evidence)
+    assert f"ALTER COLUMN embedding TYPE {kind}(N)" in said.remedy
+    assert f"((embedding::{kind}(N)) {kind}_cosine_ops)" in said.remedy
+    assert "(0)" not in f"{said.title} {said.evidence} {said.remedy}"
+
+
+def test_an_index_on_a_cast_is_searched_in_the_same_words(tmp_path: Path) -> None:
+    there = index(key="((embedding)::vector(256))")
+    said = judged(tmp_path, "vector-index-missing", SLOW, table(kind="vector") + there)
+    assert isinstance(said, Finding)
+    assert "its index is on ((embedding)::vector(256)), the search on embedding" in said.remedy
+    assert "USING hnsw ((embedding::vector(N)) vector_cosine_ops)" in said.remedy
+
+
 def test_a_build_under_way_is_told(tmp_path: Path) -> None:
     building = catalog("progress", {"4711": {"command": "CREATE INDEX", "table": "public.documents", "phase": "building index: loading tuples", "done": 10, "total": 30}})  # fmt: skip
     said = judged(tmp_path, "vector-index-missing", SLOW, table() + index(is_building=True) + building)
