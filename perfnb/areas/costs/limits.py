@@ -62,7 +62,9 @@ def no_output_limit(
             ("answers that are cut off and asked for again",),
         ),
         frame=open_ended.assign(said=said)[["call_id", "model", "said", "cost"]].nlargest(50, "said"),
-        exemplars=tuple(open_ended.nlargest(3, "output_tokens")["request_id"].dropna()),
+        exemplars=tuple(
+            open_ended.sort_values("output_tokens", ascending=False)["request_id"].dropna().drop_duplicates().head(3)
+        ),
     )
 
 
@@ -98,10 +100,11 @@ def no_usage_tracking(
         evidence=(
             f"{streams} of them are streams, which tell their usage only when asked (stream_options.include_usage); no usage was in the answers",
             f"by perfnb's estimate (four characters a token) they took {spent.share(hidden):.0%} of all dollars: {spent.told(hidden)}",
+            "some clients ask for no usage only because a base URL is set, as perfnb record sets one: then it is the recording, not the app, that goes without (langchain-openai while OPENAI_BASE_URL is in the environment)",
             "this saves nothing by itself; it shows what to save",
         ),
-        remedy='Ask streams for usage (stream_options={"include_usage": True}), add it up by model, route and user, and set a budget with an alert.',
+        remedy='Ask streams for usage (stream_options={"include_usage": True}; langchain-openai: stream_usage=True), add it up by model, route and user, and set a budget with an alert.',
         effort="low",
         frame=silent[["call_id", "model", "stream", "input_tokens", "output_tokens"]].head(50),
-        exemplars=tuple(silent["request_id"].dropna().head(3)),
+        exemplars=tuple(silent["request_id"].dropna().drop_duplicates().head(3)),
     )

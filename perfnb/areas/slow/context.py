@@ -7,11 +7,12 @@ import pandas as pd
 
 from perfnb.areas.dollars import in_dollars, unless_it_costs
 from perfnb.areas.slow.surplus import (
+    are_large,
+    dearest_requests,
     large_context_cost,
     long_history_cost,
     paid_for_context,
     paid_for_history,
-    steadily_large,
     surplus_tokens,
     swings,
 )
@@ -132,20 +133,25 @@ def _lost_ms(recording: Recording, frame: pd.DataFrame, excess: pd.Series) -> pd
 def large_context(recording: Recording, objectives: Objectives, *, min_share: float = 0.08) -> Finding | Clear:
     """Prompts are larger than the task needs, and the model reads all of it before its first word (R3).
 
-    Judged per kind of call (model, tools, system prompt) that is large as a rule; tokens of surplus passages and long
-    history are left to their own checks, swings in size to varying-context. What hardly delays may still cost: cause
-    enough where it is a fair part of the dollars.
+    Judged are kinds of calls (model, tools, system prompt) that are large as a rule, and single calls over what is
+    acceptable; tokens of surplus passages and long history are left to their own checks, kinds of calls whose latency
+    swings with their size to varying-context. What hardly delays may still cost: cause enough where it is a fair part of
+    the dollars.
 
     Source: A5, B24, D17, D23, D36, E31
     """
     limit = objectives["context_tokens"]
     frame = prompt_parts(recording, objectives)
-    large = frame[steadily_large(frame, "shape", limit.value) & (frame["context_excess"] > 0)]
+    varying = _varying(recording, objectives, frame)
+    without = frozenset(varying["call_id"])
+    large = frame[
+        are_large(frame, "shape", objectives) & (frame["context_excess"] > 0) & ~frame["call_id"].isin(without)
+    ]
     lost = _lost_ms(recording, large, large["context_excess"])
     share = share_of_wait(recording, lost.sum())
     if len(large) < 3 or share < min_share:
-        clear = f"{len(large)} of {len(frame)} prompts are over {limit.value} tokens as a rule; reading the surplus takes {share:.0%} of the wait"
-        return unless_it_costs(Clear(clear), lambda: large_context_cost(recording, objectives))
+        clear = f"{len(large)} of {len(frame)} prompts are over {limit.value} tokens as a rule, or over {limit.acceptable:.0f} themselves; reading the surplus takes {share:.0%} of the wait"
+        return unless_it_costs(Clear(clear), lambda: large_context_cost(recording, objectives, without=without))
     tokens = large["input_tokens"].median()
     first = large["time_to_first_token_ms"].fillna(large["duration_ms"])
     return Finding(
@@ -162,8 +168,8 @@ def large_context(recording: Recording, objectives: Objectives, *, min_share: fl
                           float((first - 0.5 * lost).median()), (str(reading_speed(recording)),)),
         frame=large[["call_id", "request_model", "input_tokens", "time_to_first_token_ms", "duration_ms"]].head(50),
         figure="latency_by_tokens",
-        exemplars=tuple(large.nlargest(3, "input_tokens")["request_id"].dropna()),
-        **in_dollars(recording, lambda: paid_for_context(recording, objectives).sum()),
+        exemplars=dearest_requests(large, "input_tokens"),
+        **in_dollars(recording, lambda: _paid_by(recording, objectives, large)),
     )  # fmt: skip
 
 
@@ -199,7 +205,7 @@ def too_many_documents(recording: Recording, objectives: Objectives, *, min_shar
         effort="low",
         frame=many[["call_id", "passages", "passage_tokens", "input_tokens", "time_to_first_token_ms"]].head(50),
         figure="latency_by_tokens",
-        exemplars=tuple(many.nlargest(3, "passages")["request_id"].dropna()),
+        exemplars=dearest_requests(many, "passages"),
     )
 
 
@@ -238,39 +244,54 @@ def long_history(
             50
         ),
         figure="latency_by_tokens",
-        exemplars=tuple(long.nlargest(3, "history_messages")["request_id"].dropna()),
+        exemplars=dearest_requests(long, "history_messages"),
         **in_dollars(recording, lambda: paid_for_history(recording, objectives).sum()),
     )
 
 
-@check("varying-context", area="slow")
-def varying_context(
-    recording: Recording, objectives: Objectives, *, min_share: float = 0.05, min_correlation: float = 0.7
-) -> Finding | Clear:
-    """The prompt's size swings from call to call, and the latency with it (R23).
+MIN_VARYING_SHARE = 0.05
+MIN_CORRELATION = 0.7
+
+
+def _swinging(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the calls of ``frame`` whose kind swings in size beyond the budget, and in latency with it; with first, fresh.
 
     Tokens the provider read from its cache do not delay and are left out of the comparison.
-
-    Source: D15, D38
     """
-    frame = prompt_parts(recording, objectives)
     frame = frame.assign(
         first=frame["time_to_first_token_ms"].fillna(frame["duration_ms"]),
         fresh=frame["input_tokens"] - frame["cache_read_tokens"].fillna(0),
     )
-    found, lost = [], 0.0
-    for _, calls in frame.groupby("shape"):
-        if not swings(calls["input_tokens"]) or calls["context_excess"].max() <= 0:
-            continue
-        if calls["fresh"].corr(calls["first"]) >= min_correlation:
-            lost += float(_lost_ms(recording, calls, calls["context_excess"]).sum())
-            found.append(calls)
-    share = share_of_wait(recording, lost)
-    if not found or share < min_share:
+    kinds = (
+        calls
+        for _, calls in frame.groupby("shape")
+        if swings(calls["input_tokens"])
+        and calls["context_excess"].max() > 0
+        and calls["fresh"].corr(calls["first"]) >= MIN_CORRELATION
+    )
+    return pd.concat([frame.head(0), *kinds])
+
+
+def _varying(recording: Recording, objectives: Objectives, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the calls that varying-context names: none where their surplus is too small a part of the wait."""
+    calls = _swinging(frame)
+    lost = _lost_ms(recording, calls, calls["context_excess"]).sum()
+    return calls if share_of_wait(recording, lost) >= MIN_VARYING_SHARE else calls.head(0)
+
+
+@check("varying-context", area="slow")
+def varying_context(recording: Recording, objectives: Objectives) -> Finding | Clear:
+    """The prompt's size swings from call to call, and the latency with it (R23).
+
+    Source: D15, D38
+    """
+    frame = prompt_parts(recording, objectives)
+    calls = _swinging(frame)
+    share = share_of_wait(recording, _lost_ms(recording, calls, calls["context_excess"]).sum())
+    if calls.empty or share < MIN_VARYING_SHARE:
         return Clear(
-            f"{len(found)} kinds of call swing in size with their latency ({len(frame)} calls examined; {share:.0%} of the wait)"
+            f"{calls['shape'].nunique()} kinds of call swing in size with their latency ({len(frame)} calls examined; {share:.0%} of the wait)"
         )
-    calls = pd.concat(found)
     low, high = calls["input_tokens"].quantile([0.1, 0.9])
     fast, slow = calls["first"].quantile([0.1, 0.9])
     return Finding(
@@ -285,5 +306,11 @@ def varying_context(
         effort="low",
         frame=calls[["call_id", "input_tokens", "time_to_first_token_ms", "duration_ms"]].head(50),
         figure="latency_by_tokens",
-        exemplars=tuple(calls.nlargest(3, "input_tokens")["request_id"].dropna()),
+        exemplars=dearest_requests(calls, "input_tokens"),
+        **in_dollars(recording, lambda: _paid_by(recording, objectives, calls)),
     )
+
+
+def _paid_by(recording: Recording, objectives: Objectives, calls: pd.DataFrame) -> float:
+    paid = paid_for_context(recording, objectives)
+    return float(paid[paid.index.isin(calls["call_id"])].sum())

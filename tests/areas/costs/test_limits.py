@@ -74,6 +74,12 @@ def test_missing_usage_explains_no_dollars(tmp_path: Path) -> None:
     assert (finding.share, finding.usd_per_day) == (0, None)
 
 
+def test_missing_usage_may_be_the_doing_of_the_recording(tmp_path: Path) -> None:
+    finding = found(tmp_path, "no-usage-tracking", calls=said(*(80,) * 10, **UNTOLD))
+    assert any("base URL" in line for line in finding.evidence)
+    assert len(set(finding.exemplars)) == len(finding.exemplars)
+
+
 def test_spans_do_not_prove_that_usage_was_missing(tmp_path: Path) -> None:
     with pytest.raises(NotMeasured, match="answer itself"):
         judged(tmp_path, "no-usage-tracking", calls=said(*(80,) * 10, source="span", tokens_estimated=None))
