@@ -1,16 +1,19 @@
 """Searches and inserts of vectors that go one by one where they could go together."""
 
 import math
+import re
 
 import pandas as pd
 
+from perfnb.areas.database import counters
 from perfnb.areas.database.store_spans import store_spans
 from perfnb.areas.database.vector_searches import vector_searches
 from perfnb.areas.database.vector_stores import how_to_see, vector_columns
 from perfnb.areas.database.workload import brief, workload
-from perfnb.attribution import prepare, share_of_all_waits
+from perfnb.attribution import prepare, sees_requests, share_of_all_waits
 from perfnb.attribution.objects import grown
 from perfnb.attribution.queries import prepare_queries
+from perfnb.attribution.statements import prepare_statements
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Estimate, Finding
@@ -54,13 +57,21 @@ def _written(statement: str, names: set[str]) -> str:
 
 @check("single-inserts", area="database")
 def single_inserts(
-    recording: Recording, objectives: Objectives, *, per_request: int = 8, least: int = 50, min_share: float = 0.05
+    recording: Recording,
+    objectives: Objectives,
+    *,
+    per_request: int = 8,
+    least: int = 50,
+    min_share: float = 0.05,
+    min_wait: float = 0.02,
 ) -> Finding | Clear:
     """Vectors are stored one at a time, each with a round trip and a commit of its own (R73).
 
-    By traces: 8 or more inserts of one row into a table or collection of vectors for one request. Without traces: 50 or
-    more inserts of one row while about as many transactions were committed, whereof inserts are a twentieth of the
-    database's time. One insert a request, as for a turn of a chat, is what it should be.
+    By traces: 8 or more inserts of one row into a table or collection of vectors for one request. By counters: 50 or
+    more inserts of one row, a twentieth of the database's time, that were committed one by one: other statements are
+    too few to be what the other commits were for. Where requests are seen, that is 8 or more a request, and a fiftieth
+    of their wait (round trips and the flush of each commit come on top). One insert a request, as for a turn of a chat,
+    is what it should be, and what is sent together in one transaction is.
 
     Source: A23
     """
@@ -71,13 +82,13 @@ def single_inserts(
         share = share_of_all_waits(recording, float(saved.sum()))
         if share >= min_share:
             return _by_trace(recording, objectives, many, share)
-    counted = _counted(recording, least)
+    counted = _felt(recording, _counted(recording, least), per_request, min_wait)
     share = float(counted["share"].sum())
     if many.empty and share >= min_share:
         return _by_counts(objectives, counted, min(1.0, share))
     return Clear(
-        f"{len(many)} of {len(traced)} traces that write vectors do so with {per_request} or more inserts of one row; by counters, such inserts take {share:.0%} of the database's time"
-    )
+        f"{len(many)} of {len(traced)} traces that write vectors do so with {per_request} or more inserts of one row; by counters, inserts of one row that were committed one by one, {per_request} or more a request where requests are seen, take {share:.0%} of the database's time"
+    )  # fmt: skip
 
 
 def _by_trace(recording: Recording, objectives: Objectives, many: pd.DataFrame, share: float) -> Finding:
@@ -107,7 +118,11 @@ def _by_trace(recording: Recording, objectives: Objectives, many: pd.DataFrame, 
 
 
 def _counted(recording: Recording, least: int) -> pd.DataFrame:
-    """Return inserts of one row into tables of vectors, where each seems to be a transaction of its own."""
+    """Return inserts of one row into tables of vectors that were committed one by one.
+
+    Columns of :func:`workload`, what (table), commits (while they ran) and alone (how many of them, at least, held
+    such an insert and can have held nothing else).
+    """
     empty = pd.DataFrame(columns=["statement", "calls", "mean_exec_time_ms", "share", "what"])
     try:
         names, frame = set(vector_columns(recording)["table"]), workload(recording)
@@ -115,22 +130,63 @@ def _counted(recording: Recording, least: int) -> pd.DataFrame:
         if store_spans(recording).empty:
             raise NotMeasured("no inserts of vectors", hint=f"{HOW_TO_SEE_WRITES}; {how_to_see(recording)}") from None
         return empty
-    frame = frame[(frame["kind"] == "insert") & (frame["rows_per_call"] <= 1.5) & (frame["calls"] >= least)]
+    is_one = (frame["kind"] == "insert") & (frame["rows_per_call"] <= 1.5) & (frame["calls"] >= least)
+    frame = frame[is_one & (frame["seen_by"] == "counters")]
     frame = frame.assign(what=pd.Series([_written(str(each), names) for each in frame["statement"]], frame.index, dtype="object"))  # fmt: skip
     frame = frame[frame["what"] != ""]
-    commits = _commits(recording)
-    # inserts sent together within one transaction commit once, and are no loop of round trips for all we know
-    return frame[frame["calls"] <= commits] if commits is not None else empty
+    commits = _commits(recording) if len(frame) else None
+    if commits is None:
+        return empty
+    calls = float(frame["calls"].sum())
+    alone = min(calls, commits - (_committing(recording) - calls))
+    return frame.assign(commits=commits, alone=alone) if alone >= ONE_BY_ONE * calls else empty
+
+
+ONE_BY_ONE = 0.8
+"""Part of the inserts for which a commit of their own must be shown."""
+
+_LAG_NS = 500_000_000  # between a snapshot of statements and one of the other counters
 
 
 def _commits(recording: Recording) -> float | None:
-    frame = recording.query(
-        "SELECT max(value) - min(value) AS n FROM samples WHERE source = 'postgres' AND metric = 'commits' GROUP BY entity"
-    )
-    if frame.empty:
+    """Return how many transactions were committed while statements were counted; None where nobody counted them."""
+    steps = counters.counted(recording, "commits")
+    if steps.empty:
         database = grown(recording, "database")
         return float(database["commits_grown"].max()) if "commits_grown" in database else None
-    return float(frame["n"].max())
+    known = prepare_statements(recording).query(
+        "SELECT DISTINCT before_time, time FROM statement_snapshots WHERE is_outside_trials"
+    )
+    at = steps["time"].to_numpy()[:, None] - _LAG_NS
+    is_within = ((at > known["before_time"].to_numpy()) & (at <= known["time"].to_numpy())).any(axis=1)
+    return float(steps[is_within].groupby("entity")["step"].sum().max()) if is_within.any() else None
+
+
+_TRANSACTION = re.compile(r"(?:begin|start|commit|end|rollback|abort|savepoint|release)\b", re.I)
+_ONE_RESET = re.compile(r"select pg_advisory_unlock_all\(\)|close all|unlisten \*|reset all", re.I)
+"""What asyncpg sends together, as one text, whenever a connection goes back to its pool: it commits once."""
+
+
+def _committing(recording: Recording) -> float:
+    """Return how many runs of statements commits may have been for: each holds one or more."""
+    frame = prepare_statements(recording).query(
+        "SELECT coalesce(query, '') AS query, sum(calls) AS calls FROM statement_windows "
+        "WHERE coalesce(is_top_level, true) GROUP BY ALL"
+    )
+    texts = frame["query"].str.strip().str.rstrip(";")
+    resets = frame.loc[texts.str.fullmatch(_ONE_RESET), "calls"]
+    others = frame.loc[~texts.str.match(_TRANSACTION) & ~texts.index.isin(resets.index), "calls"]
+    return float(others.sum()) + (float(resets.max()) if len(resets) else 0.0)
+
+
+def _felt(recording: Recording, frame: pd.DataFrame, per_request: int, min_wait: float) -> pd.DataFrame:
+    """Return ``frame`` where requests wait for such inserts, many each; and where no requests are seen."""
+    if frame.empty or not sees_requests(recording):
+        return frame
+    seen = prepare(recording).query("SELECT count(*) AS n, sum(duration_ms) AS ms FROM user_requests").iloc[0]
+    each = frame["calls_per_request"].astype("float64").fillna(frame["calls"] / seen["n"])
+    wait = frame["share_of_wait"].astype("float64").fillna(frame["total_exec_time_ms"] / max(1.0, seen["ms"]))
+    return frame[(each >= per_request) & (wait >= min_wait)]
 
 
 def _by_counts(objectives: Objectives, counted: pd.DataFrame, share: float) -> Finding:
@@ -140,7 +196,10 @@ def _by_counts(objectives: Objectives, counted: pd.DataFrame, share: float) -> F
         severity=severity(1.5, share),
         share=share,
         symptom="database time",
-        evidence=(f"{brief(str(first['statement']))}: {first['calls']:,.0f} times, {first['mean_exec_time_ms']:.1f} ms each",),
+        evidence=(
+            f"{brief(str(first['statement']))}: {first['calls']:,.0f} times, {first['mean_exec_time_ms']:.1f} ms each",
+            f"{first['commits']:,.0f} transactions were committed meanwhile, {first['alone']:,.0f} or more of them for such inserts: other statements were too few",
+        ),
         remedy=f"Store vectors {BATCH} or more at a time: INSERT … SELECT FROM unnest($1, $2), or COPY, in one transaction.",
         effort="low",
         frame=counted[["statement", "what", "calls", "rows_per_call", "mean_exec_time_ms", "share"]].head(20),

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from builders import Row, answer, call, embedding, request
-from statement_rows import catalog, counted, requests, snapshots, traced
+from statement_rows import Counted, catalog, counted, requests, snapshots, traced
 from vector_rows import SEARCH, collection, index, store_span, table
 
 from perfnb.errors import NotMeasured
@@ -42,15 +42,71 @@ def commits(count: int) -> list[Row]:
     ]
 
 
+ONE = INSERT.replace("%s", "$1")
+OTHER_ONE = ONE.replace("title, ", "")
+
+
+def ran(**calls: int) -> list[Counted]:
+    """Return statements beside the inserts: so many BEGIN, COMMIT, selects, resets of asyncpg's pool …"""
+    texts = {
+        "begin": ("BEGIN",), "commit": ("COMMIT",), "select": ("SELECT title FROM documents WHERE id = $1",),
+        "reset": ("SELECT pg_advisory_unlock_all()", "CLOSE ALL", "UNLISTEN *", "RESET ALL"),
+        "update": ("UPDATE documents SET title = $1 WHERE id = $2",),
+    }  # fmt: skip
+    return [counted(text, calls=count, ms=0.01) for name, count in calls.items() for text in texts[name]]
+
+
 @pytest.mark.parametrize(
-    ("calls", "rows", "committed", "named"),
-    [(200, 1, 220, True), (200, 1, 10, False), (200, 40, 220, False), (20, 1, 30, False)],
-)
-def test_single_inserts_by_counters(tmp_path: Path, calls: int, rows: int, committed: int, named: bool) -> None:
-    one = counted(INSERT.replace("%s", "$1"), calls=calls, ms=3, rows=rows)
+    ("inserts", "beside", "committed", "named"),
+    [
+        ([(ONE, 200, 1)], {}, 200, True),
+        ([(ONE, 200, 1)], {}, 10, False),
+        ([(ONE, 200, 40)], {}, 200, False),  # many rows each
+        ([(ONE, 20, 1)], {}, 20, False),
+        ([(ONE, 200, 1)], {"begin": 200, "commit": 200}, 200, True),
+        ([(ONE, 200, 1)], {"begin": 4, "commit": 4}, 4, False),
+        ([(ONE, 200, 1)], {"select": 900}, 1100, True),
+        ([(ONE, 200, 1)], {"select": 900, "begin": 2, "commit": 2}, 902, False),  # sent together, beside selects
+        ([(ONE, 200, 1)], {"select": 300, "reset": 500}, 1000, True),
+        ([(ONE, 200, 1)], {"select": 300, "reset": 300, "begin": 2, "commit": 2}, 602, False),
+        ([(ONE, 200, 1)], {"select": 200, "begin": 200, "commit": 200}, 200, False),  # one in each, or all in one
+        ([(ONE, 92, 1), (OTHER_ONE, 94, 1)], {"select": 2000, "reset": 2255, "begin": 100, "commit": 209}, 4300, False),
+        ([(ONE, 92, 1), (OTHER_ONE, 94, 1)], {"select": 2000}, 2186, True),
+        ([(ONE, 200, 1)], {"update": 40}, 200, True),  # 160 of 200 at the least
+        ([(ONE, 200, 1)], {"update": 41}, 200, False),
+        ([(ONE, 200, 1)], {}, None, False),  # nobody counted commits
+    ],
+)  # fmt: skip
+def test_single_inserts_by_counters(
+    tmp_path: Path, inserts: list[tuple[str, int, float]], beside: dict[str, int], committed: int | None, named: bool
+) -> None:
+    made = [counted(text, calls=calls, ms=3, rows=rows) for text, calls, rows in inserts]
+    samples = [] if committed is None else commits(committed)
     said = answer(
-        tmp_path, "single-inserts", statements=snapshots(one, counted(SEARCH, calls=60, ms=3)), catalog=table(),
-        samples=commits(committed),
+        tmp_path, "single-inserts", statements=snapshots(*made, *ran(**beside)), catalog=table(), samples=samples
+    )
+    assert isinstance(said, Finding) is named
+    if isinstance(said, Finding):
+        assert said.symptom == "database time"
+        assert f"{committed:,} transactions were committed" in said.evidence[1]
+
+
+@pytest.mark.parametrize(
+    ("count", "ms", "calls", "named"),
+    [
+        (79, 300, 79, False),  # one a request: a turn of a chat is kept
+        (79, 3500, 79, False),
+        (20, 300, 200, True),
+        (20, 300, 140, False),  # seven a request
+        (20, 2000, 200, False),  # not felt: 30 ms of two seconds
+    ],
+)
+def test_single_inserts_by_counters_beside_requests(
+    tmp_path: Path, count: int, ms: float, calls: int, named: bool
+) -> None:
+    said = answer(
+        tmp_path, "single-inserts", statements=snapshots(counted(ONE, calls=calls, ms=3)), catalog=table(),
+        samples=commits(calls), requests=requests(count, ms=ms),
     )  # fmt: skip
     assert isinstance(said, Finding) is named
 
