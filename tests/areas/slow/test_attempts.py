@@ -196,11 +196,12 @@ def test_a_long_call_may_have_hung_and_been_tried_again(
 
 
 def test_hidden_calls_are_listed_with_their_requests(tmp_path: Path) -> None:
-    made = recording(tmp_path, **gave_up(2, good=3))
+    rows = gave_up(2, good=3)
+    made = recording(tmp_path, spans=rows["spans"], calls=rows["calls"], requests=rows["requests"])
     assert len(hidden_calls(made)) == 5
     assert len(rate_limited_requests(made)) == 2
     assert hidden_calls(made)["request_id"].notna().all()
-    empty = recording(tmp_path, name="whole", **proxied(3))
+    empty = recording(tmp_path, name="whole", calls=proxied(3)["calls"])
     assert hidden_calls(empty).empty
     assert rate_limited_requests(empty) == []
 
