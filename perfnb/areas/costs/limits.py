@@ -3,6 +3,7 @@
 import pandas as pd
 
 from perfnb.areas.dollars import spending
+from perfnb.areas.exemplars import exemplars
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
 from perfnb.finding import Clear, Finding
@@ -62,9 +63,7 @@ def no_output_limit(
             ("answers that are cut off and asked for again",),
         ),
         frame=open_ended.assign(said=said)[["call_id", "model", "said", "cost"]].nlargest(50, "said"),
-        exemplars=tuple(
-            open_ended.sort_values("output_tokens", ascending=False)["request_id"].dropna().drop_duplicates().head(3)
-        ),
+        exemplars=exemplars(open_ended, "output_tokens"),
     )
 
 
@@ -106,5 +105,5 @@ def no_usage_tracking(
         remedy='Ask streams for usage (stream_options={"include_usage": True}; langchain-openai: stream_usage=True), add it up by model, route and user, and set a budget with an alert.',
         effort="low",
         frame=silent[["call_id", "model", "stream", "input_tokens", "output_tokens"]].head(50),
-        exemplars=tuple(silent["request_id"].dropna().drop_duplicates().head(3)),
+        exemplars=exemplars(silent, "cost"),
     )

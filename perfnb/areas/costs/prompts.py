@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from perfnb.areas.dollars import Spending, spending
+from perfnb.areas.exemplars import exemplars
 from perfnb.areas.messages import Entry, fixed_instructions, found_again, prompts_of, sampled
 from perfnb.attribution import HOW_TO_SEE_PROMPTS
 from perfnb.checklist import check
@@ -79,7 +80,7 @@ def verbose_system_prompt(
             cost, 0.5 * cost, (f"instructions are cut to {enough_tokens} tokens, or half as far",), UNSEEN
         ),
         frame=long[["call_id", "model", "fixed", "input_tokens", "cache_read_tokens", "cost"]].head(50),
-        exemplars=tuple(long.nlargest(3, "fixed")["request_id"].dropna()),
+        exemplars=exemplars(long, "fixed"),
     )
 
 
@@ -143,7 +144,7 @@ def redundant_prompt_text(
         figure="prompt_parts",
         estimate=spent.estimate(cost, 0.7 * cost, ("seven tenths to all of the repeated text is left out",), UNSEEN),
         frame=wordy[["call_id", "model", "repeated", "input_tokens", "passages", "cost"]].head(50),
-        exemplars=tuple(wordy.nlargest(3, "repeated")["request_id"].dropna()),
+        exemplars=exemplars(wordy, "repeated"),
     )
 
 
@@ -222,5 +223,5 @@ def heavy_tool_schemas(
             cost, 0.6 * cost, ("six tenths to all of the tools never called are left out",), UNSEEN
         ),
         frame=heavy,
-        exemplars=tuple(spent.answers[spent.answers["kind"] == worst["kind"]]["request_id"].dropna().head(3)),
+        exemplars=exemplars(spent.answers[spent.answers["kind"] == worst["kind"]], "tool_schema_tokens"),
     )

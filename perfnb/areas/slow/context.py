@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from perfnb.areas.dollars import in_dollars, unless_it_costs
+from perfnb.areas.exemplars import exemplars
 from perfnb.areas.slow.surplus import (
     are_large,
-    dearest_requests,
     large_context_cost,
     long_history_cost,
     paid_for_context,
@@ -168,7 +168,7 @@ def large_context(recording: Recording, objectives: Objectives, *, min_share: fl
                           float((first - 0.5 * lost).median()), (str(reading_speed(recording)),)),
         frame=large[["call_id", "request_model", "input_tokens", "time_to_first_token_ms", "duration_ms"]].head(50),
         figure="latency_by_tokens",
-        exemplars=dearest_requests(large, "input_tokens"),
+        exemplars=exemplars(large, "input_tokens"),
         **in_dollars(recording, lambda: _paid_by(recording, objectives, large)),
     )  # fmt: skip
 
@@ -205,7 +205,7 @@ def too_many_documents(recording: Recording, objectives: Objectives, *, min_shar
         effort="low",
         frame=many[["call_id", "passages", "passage_tokens", "input_tokens", "time_to_first_token_ms"]].head(50),
         figure="latency_by_tokens",
-        exemplars=dearest_requests(many, "passages"),
+        exemplars=exemplars(many, "passages"),
     )
 
 
@@ -244,7 +244,7 @@ def long_history(
             50
         ),
         figure="latency_by_tokens",
-        exemplars=dearest_requests(long, "history_messages"),
+        exemplars=exemplars(long, "history_messages"),
         **in_dollars(recording, lambda: paid_for_history(recording, objectives).sum()),
     )
 
@@ -306,7 +306,7 @@ def varying_context(recording: Recording, objectives: Objectives) -> Finding | C
         effort="low",
         frame=calls[["call_id", "input_tokens", "time_to_first_token_ms", "duration_ms"]].head(50),
         figure="latency_by_tokens",
-        exemplars=dearest_requests(calls, "input_tokens"),
+        exemplars=exemplars(calls, "input_tokens"),
         **in_dollars(recording, lambda: _paid_by(recording, objectives, calls)),
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Collection
 import pandas as pd
 
 from perfnb.areas.dollars import Spending, spending
+from perfnb.areas.exemplars import exemplars
 from perfnb.areas.messages import fixed_instructions
 from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
@@ -89,12 +90,6 @@ def paid_for_history(recording: Recording, objectives: Objectives) -> pd.Series:
     return long["history_excess"] * long["fresh_price"]
 
 
-def dearest_requests(calls: pd.DataFrame, by: str = "cost", count: int = 3) -> tuple[str, ...]:
-    """Return the different requests whose calls have most of ``by``, first the one with most."""
-    ordered = calls.sort_values(by, ascending=False)["request_id"].dropna()
-    return tuple(ordered.drop_duplicates().head(count))
-
-
 def large_context_cost(
     recording: Recording,
     objectives: Objectives,
@@ -120,7 +115,7 @@ def large_context_cost(
         evidence=(f"{tokens:,.0f} input tokens (median), budget {limit.value:,} (B24, D17; {limit.acceptable:,.0f} at most, D13)",),
         remedy="Cap the context by tokens, drop repeated text, send passages instead of whole documents.",
         frame=calls[["call_id", "model", "input_tokens", "cache_read_tokens", "cost"]].head(50),
-        exemplars=dearest_requests(calls),
+        exemplars=exemplars(calls, "cost"),
     )  # fmt: skip
 
 
@@ -143,5 +138,5 @@ def long_history_cost(
         evidence=(f"{messages:.0f} messages with {calls['history_tokens'].median():,.0f} tokens before the question (medians), {(calls['history_tokens'] / calls['input_tokens']).median():.0%} of the prompt; limit {limit.value} (D13, E30)",),
         remedy="Keep the system message and the last few turns; summarise what is older. Never split a tool call from its result.",
         frame=calls[["call_id", "model", "history_messages", "history_tokens", "cost"]].head(50),
-        exemplars=dearest_requests(calls),
+        exemplars=exemplars(calls, "cost"),
     )  # fmt: skip
