@@ -201,6 +201,7 @@ def run_of_four(words: list[str], written: str) -> list[str]:
     wrap=st.sampled_from(WRAPS),
     kind=st.sampled_from([{}, {"gen_ai.operation.name": "chat"}, {"openinference.span.kind": "TOOL"}, {"db.system": "redis"}]),
 )  # fmt: skip
+@example(words=["where", "is", "my", "order"] * 3, name="agent.name", wrap=WRAPS[4], kind={})
 @example(words=["where", "is", "my", "order"] * 3, name="gen_ai.operation.name", wrap=WRAPS[0], kind={})
 def test_no_four_words_of_a_sentence_are_written_whatever_they_stand_under(
     words: list[str], name: str, wrap: Any, kind: dict[str, Any]

@@ -57,7 +57,7 @@ class Cleaner:
 
     def label(self, value: Any) -> Any:
         """Return a label of one of the recording's columns: a model, an error's type, a tool."""
-        return self.verdicts["label"][value] if type(value) is str else value
+        return self.structure(value, "label")
 
     def _told(self, text: str) -> str:
         """Return what stands in place of a text."""
