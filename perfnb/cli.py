@@ -48,6 +48,11 @@ class ContentMode(StrEnum):
     full = "full"
 
 
+NO_CALL_PASSED = (
+    "no model call passed the proxy: point the app's base URL at it; a command is told OPENAI_BASE_URL, "
+    "one that reads another variable: perfnb record … -- sh -c 'OTHER=$OPENAI_BASE_URL exec app'"
+)
+
 RecordingPath = Annotated[Path, typer.Argument(help="A recording: NAME.perfnb.", metavar="RECORDING")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
@@ -97,6 +102,10 @@ def record(
     upstream: Annotated[
         str | None, typer.Option(help="Where model calls go; the app's base URL is then the proxy.")
     ] = None,
+    proxy_port: Annotated[
+        int | None,
+        typer.Option(help="Port of the model proxy, for an app that can't be told another each time.", min=0),
+    ] = None,
     listen: Annotated[int | None, typer.Option(help="Port for a pass-through in front of the app.", min=0)] = None,
     app_url: Annotated[str | None, typer.Option("--app", help="The app's URL, for --listen.")] = None,
     otlp: Annotated[bool, typer.Option("--otlp", help="Receive OpenTelemetry.")] = False,
@@ -129,7 +138,7 @@ def record(
 
     requests = tuple(Request(each, method="GET") for each in url or ())
     target = Target.load(
-        upstream=upstream, listen=listen, app=app_url, otlp=otlp or None, pid=pid, logs=log,
+        upstream=upstream, proxy_port=proxy_port, listen=listen, app=app_url, otlp=otlp or None, pid=pid, logs=log,
         command=tuple(command or ()), requests=requests, dsn=dsn, pgbouncer=pgbouncer, metrics=metrics, qdrant=qdrant, milvus=milvus, redis=redis,
     )  # fmt: skip
     path = out or recorder.default_path()
@@ -146,6 +155,9 @@ def record(
             _say(f"OTLP over gRPC: {url}")
         with live_counters(made.counters) as tick:
             code = recorder.wait(made, seconds, tick=lambda: _show(tick, made.lost_sources()))
+        is_unused = made.is_proxy_unused
+    if is_unused:
+        _say(NO_CALL_PASSED)
     _say(f"recorded: {path}{ending(code)}\nnext: perfnb diagnose {path}")
 
 

@@ -96,6 +96,12 @@ class Recorder:
         return None if self._command is None else self._command.poll()
 
     @property
+    def is_proxy_unused(self) -> bool:
+        """Tell whether there is a proxy that no call has come to."""
+        proxy = self._running.get("proxy")
+        return proxy is not None and not proxy.counters.get("exchanges")
+
+    @property
     def is_probe_done(self) -> bool:
         """Tell whether a probe was asked for and has sent all its requests."""
         probe = self._running.get("probe")
@@ -191,7 +197,7 @@ class Recorder:
         if upstream:
             from perfnb.sources.llm_proxy import LlmProxy
 
-            self.start("proxy", lambda: LlmProxy(path, upstream))
+            self.start("proxy", lambda: LlmProxy(path, upstream, port=target.proxy_port or 0))
         if target.dsn:  # before the app: what it does first is in the first difference
             from perfnb.sources.postgres.source import Postgres
 

@@ -50,6 +50,7 @@ class Target:
 
     Attributes:
         upstream: Where the LLM proxy sends model calls.
+        proxy_port: Port of the LLM proxy, where the app can't be told another each time.
         app: The app's base URL, for the front.
         listen: Port of the front.
         pid: The app's process.
@@ -67,6 +68,7 @@ class Target:
     """
 
     upstream: str | None = None
+    proxy_port: int | None = None
     app: str | None = None
     listen: int | None = None
     pid: int | None = None
@@ -142,7 +144,7 @@ def _knob(name: str, entry: Mapping[str, Any]) -> KnobSettings:
 def _typed(name: str, value: Any) -> Any:
     try:
         match name:
-            case "listen" | "pid":
+            case "listen" | "pid" | "proxy_port":
                 return int(value)
             case "otlp":
                 return value if isinstance(value, bool) else str(value).lower() in ("1", "true", "yes")

@@ -21,8 +21,10 @@ _COLOUR = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cy
 def print_checklist(answers: Checklist, console: Console | None = None) -> None:
     """Print findings with their evidence and remedy, then what is clear and what was not measured."""
     console = console or Console()
-    if not answers.findings:
+    if not answers.findings and answers.clear:
         console.print("Nothing found.", style="green")
+    elif not answers.findings:
+        console.print("Nothing could be measured; below is what each cause needs.", style="yellow")
     for number, finding in enumerate(answers.findings, 1):
         console.print(
             Text.assemble(

@@ -136,3 +136,26 @@ def test_the_address_is_printed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "perfnb.cli", "record", "--otlp", "--seconds", "0.2", "--out", "made.perfnb"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
     assert "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:" in done.stderr
+
+
+ASKS = """
+import json, os, urllib.request
+asked = urllib.request.Request(os.environ["OPENAI_BASE_URL"] + "/chat/completions", b"{}", {"content-type": "application/json"})
+try:
+    urllib.request.urlopen(asked)
+except OSError:
+    pass
+"""
+
+
+@pytest.mark.parametrize(("script", "is_told"), [("pass", True), (ASKS + "import time; time.sleep(1.5)", False)])
+def test_a_proxy_that_nothing_came_to_is_told(tmp_path: Path, script: str, is_told: bool) -> None:
+    assert ("no model call passed the proxy" in recorded(tmp_path, script).stderr) is is_told
+
+
+def test_the_proxy_listens_where_it_is_told(tmp_path: Path) -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    done = recorded(tmp_path, "pass", "--proxy-port", str(port))
+    assert f"OPENAI_BASE_URL=http://127.0.0.1:{port}/v1" in done.stderr

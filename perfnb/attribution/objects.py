@@ -16,6 +16,11 @@ def objects(recording: Recording, kind: str, *, at: str = "last") -> pd.DataFram
 
     Whole numbers are Int64 and flags boolean, both with NA for what the server did not tell; JSON is decoded.
     """
+    frame: pd.DataFrame = recording.derived(f"objects {kind} {at}", lambda: _objects(recording, kind, at))
+    return frame.copy(deep=False)  # columns are copied once they are written to
+
+
+def _objects(recording: Recording, kind: str, at: str) -> pd.DataFrame:
     rows = recording.query(
         f"""
         SELECT server, name, time, properties FROM catalog
@@ -40,6 +45,11 @@ def grown(recording: Recording, kind: str) -> pd.DataFrame:
 
     NA where there is one snapshot alone; the value itself where the object is new or its counter fell (a reset).
     """
+    frame: pd.DataFrame = recording.derived(f"grown {kind}", lambda: _grown(recording, kind))
+    return frame.copy(deep=False)
+
+
+def _grown(recording: Recording, kind: str) -> pd.DataFrame:
     now, before = objects(recording, kind), objects(recording, kind, at="first")
     joined = now.merge(before, on=["server", "name"], how="left", suffixes=("", "_before"))
     is_single = bool(len(now)) and bool(now["time"].max() == before["time"].min())

@@ -34,6 +34,11 @@ def indexes(recording: Recording) -> pd.DataFrame:
     Raises NotMeasured where the catalog was not read.
     """
     require_objects(recording, "index")
+    frame: pd.DataFrame = recording.derived("indexes of tables", lambda: _indexes(recording))
+    return frame.copy(deep=False)
+
+
+def _indexes(recording: Recording) -> pd.DataFrame:
     frame = grown(recording, "index")
     if frame.empty:
         raise NotMeasured("no index was seen", hint=HOW_TO_SEE_INDEXES)

@@ -40,6 +40,11 @@ def tables(recording: Recording) -> pd.DataFrame:
     that), ``dead_bytes`` (its heap's bytes by that part), ``free_bytes`` (by the estimate of bloat), ``bytes_share``.
     """
     require_objects(recording, "table")
+    frame: pd.DataFrame = recording.derived("tables to maintain", lambda: _tables(recording))
+    return frame.copy(deep=False)
+
+
+def _tables(recording: Recording) -> pd.DataFrame:
     frame = grown(recording, "table")
     if frame.empty:
         raise NotMeasured("no table was seen", hint=HOW_TO_SEE_TABLES)
@@ -59,9 +64,13 @@ def tables(recording: Recording) -> pd.DataFrame:
 
 def setting(recording: Recording, name: str) -> str | None:
     """Return a server setting's value as the catalog has it; None where it was not seen."""
-    found = objects(recording, "setting")
-    told = found.loc[found["name"] == name, "value"].dropna()
-    return str(told.iloc[0]) if len(told) else None
+    settings: dict[str, str] = recording.derived("settings", lambda: _settings(recording))
+    return settings.get(name)
+
+
+def _settings(recording: Recording) -> dict[str, str]:
+    found = objects(recording, "setting").dropna(subset=["value"]).drop_duplicates("name")
+    return {str(name): str(value) for name, value in zip(found["name"], found["value"], strict=True)}
 
 
 def _number(recording: Recording, name: str) -> float:
