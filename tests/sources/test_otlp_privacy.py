@@ -11,7 +11,7 @@ from sources.otlp_spans import event, row, rows, span
 
 from perfnb.prompts.digest import Digester
 from perfnb.sources.otlp.cleaner import Cleaner
-from perfnb.sources.otlp.dialects import ROLES, table
+from perfnb.sources.otlp.dialects import ROLES, Form, table
 from perfnb.sources.otlp.intake import Intake
 from perfnb.sources.otlp.rows import RowMaker
 from perfnb.sources.otlp.spans import Group
@@ -218,6 +218,21 @@ def test_names_of_attributes_and_messages_of_status_hold_no_sentence(words: list
     text = " ".join(words)
     made = rows(span({text: 1, f"a.{text}": "x"}, status=2, status_message=f"Error: {text}", events=[event(text)]))
     assert not run_of_four(words, json.dumps(made))
+
+
+@given(
+    text=st.text(max_size=60) | st.from_regex(r'[\[{"].{0,30}[\]}"]?'),
+    form=st.sampled_from(sorted(Cleaner(str).verdicts)),
+)
+@example(text=" ", form="unknown")
+@example(text="\n", form="message")
+@example(text="", form="label")
+@example(text="{", form="statement")
+def test_any_text_has_a_verdict_in_every_form(text: str, form: Form) -> None:
+    clean = Cleaner(Digester(b"k" * 32).digest)
+    assert isinstance(clean.verdicts[form][text], str)
+    assert isinstance(clean.names[text], str)
+    assert isinstance(clean.structure({text: [text, {text: None}]}, form), dict)
 
 
 def test_verdicts_that_are_remembered_are_bounded() -> None:

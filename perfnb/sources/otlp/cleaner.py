@@ -136,5 +136,5 @@ class _Verdicts(dict[str, str]):
 
 def _is_certain_sql(text: str) -> bool:
     """Tell whether a text whose name says nothing is SQL: its words are in capitals, or in none, and it has its signs."""
-    first = text.split(maxsplit=1)[0]
+    first = text.lstrip().partition(" ")[0]
     return first.isupper() or (first.islower() and any(sign in text for sign in "=<>*()%$?"))
