@@ -91,16 +91,18 @@ FROM joined_calls c JOIN user_requests r ON r.trace_id = c.trace_id GROUP BY c.c
 """
 
 # A table of its own: joined by range before the owned ones are left out, millions of calls would take long.
-_OWNERLESS = """
+_KIND = "c.operation || ' ' || coalesce(c.request_model, '')"
+
+_OWNERLESS = f"""
 CREATE OR REPLACE TEMP TABLE ownerless AS
-SELECT call_id, trace_id, start_time, end_time, duration_ms, error_type FROM joined_calls
+SELECT call_id, trace_id, start_time, end_time, duration_ms, error_type, {_KIND} AS kind FROM joined_calls c
 WHERE call_id NOT IN (SELECT call_id FROM owners)
 """
 
 # A call ends before its request does, unless the request was broken off.
 _CANDIDATES = f"""
 CREATE OR REPLACE TEMP TABLE candidates AS
-SELECT c.call_id, r.request_id, c.start_time, c.end_time, r.start_time AS request_start,
+SELECT c.call_id, c.kind, r.request_id, c.start_time, c.end_time, r.start_time AS request_start,
        count(*) OVER (PARTITION BY c.call_id) AS rivals
 FROM ownerless c JOIN user_requests r ON c.start_time >= r.start_time AND c.start_time < r.end_time
 WHERE c.end_time <= r.end_time + {OUTLIVES_NS} OR r.error_type IS NOT NULL OR r.client_disconnected
@@ -110,12 +112,17 @@ _BY_TIME = """
 INSERT INTO owners SELECT call_id, request_id, 1.0 FROM candidates WHERE rivals = 1
 """
 
-_KNOWN = """
-SELECT o.request_id, c.start_time, c.end_time FROM owners o JOIN joined_calls c USING (call_id)
+_KNOWN = f"""
+SELECT o.request_id, c.start_time, c.end_time, {_KIND} AS kind FROM owners o JOIN joined_calls c USING (call_id)
 WHERE o.request_id IN (SELECT request_id FROM candidates)
 """
 
 _UNKNOWN = "SELECT * FROM candidates WHERE call_id NOT IN (SELECT call_id FROM owners)"
+
+_USUAL = f"""
+SELECT {_KIND} AS kind, count(*) / (SELECT count(*) FROM user_requests) AS per_request
+FROM joined_calls c WHERE c.error_type IS NULL GROUP BY kind
+"""
 
 # Attempts at one call are of one request: they go where the surest of them belongs, if they may.
 _ATTEMPTS_TOGETHER = """
@@ -206,7 +213,8 @@ def build(recording: Recording) -> None:
         connection.execute("INSERT INTO owners SELECT call_id, request_id, certainty FROM told_apart")
         connection.unregister("told_apart")
     connection.execute(_BY_TIME)
-    guessed = by_continuity(connection.execute(_UNKNOWN).df(), connection.execute(_KNOWN).df())
+    usual = connection.execute(_USUAL).df().set_index("kind")["per_request"]
+    guessed = by_continuity(connection.execute(_UNKNOWN).df(), connection.execute(_KNOWN).df(), usual)
     connection.register("guessed", guessed)
     connection.execute("INSERT INTO owners SELECT * FROM guessed")
     connection.unregister("guessed")

@@ -42,3 +42,9 @@ def test_the_same_prompt_of_two_users_stays_two_chains(tmp_path: Path) -> None:
     assert owners(tmp_path, [first, second], made) == [first["request_id"], second["request_id"]]
     frame = calls(recording(tmp_path, name="chains", requests=[first, second], calls=made))
     assert frame["attempt"].tolist() == [1, 1]
+
+
+def test_requests_that_make_one_call_late_have_one_each(tmp_path: Path) -> None:
+    requests = [request(number * 300, 2800) for number in range(60)]
+    made = [call(number * 300 + 2000, 800) for number in range(60)]
+    assert len(set(owners(tmp_path, requests, made))) > 50  # at the end there are calls left and no new requests
