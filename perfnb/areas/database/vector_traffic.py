@@ -84,7 +84,7 @@ def single_inserts(
             return _by_trace(recording, objectives, many, share)
     counted = _felt(recording, _counted(recording, least), per_request, min_wait)
     share = float(counted["share"].sum())
-    if many.empty and share >= min_share:
+    if many.empty and len(counted) and share >= min_share:
         return _by_counts(objectives, counted, min(1.0, share))
     return Clear(
         f"{len(many)} of {len(traced)} traces that write vectors do so with {per_request} or more inserts of one row; by counters, inserts of one row that were committed one by one, {per_request} or more a request where requests are seen, take {share:.0%} of the database's time"
@@ -145,8 +145,6 @@ def _counted(recording: Recording, least: int) -> pd.DataFrame:
 ONE_BY_ONE = 0.8
 """Part of the inserts for which a commit of their own must be shown."""
 
-_LAG_NS = 500_000_000  # between a snapshot of statements and one of the other counters
-
 
 def _commits(recording: Recording) -> float | None:
     """Return how many transactions were committed while statements were counted; None where nobody counted them."""
@@ -157,8 +155,9 @@ def _commits(recording: Recording) -> float | None:
     known = prepare_statements(recording).query(
         "SELECT DISTINCT before_time, time FROM statement_snapshots WHERE is_outside_trials"
     )
-    at = steps["time"].to_numpy()[:, None] - _LAG_NS
-    is_within = ((at > known["before_time"].to_numpy()) & (at <= known["time"].to_numpy())).any(axis=1)
+    since = steps.groupby("entity")["time"].shift().fillna(steps["time"])
+    middle = ((steps["time"] + since) / 2).to_numpy()[:, None]  # as the two are not read at the very same moment
+    is_within = ((middle > known["before_time"].to_numpy()) & (middle <= known["time"].to_numpy())).any(axis=1)
     return float(steps[is_within].groupby("entity")["step"].sum().max()) if is_within.any() else None
 
 

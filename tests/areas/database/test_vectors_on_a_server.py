@@ -13,8 +13,9 @@ from servers import postgres_18
 from perfnb.areas.database.vector_filters import unindexed_filter
 from perfnb.areas.database.vector_searches import setting, vector_searches
 from perfnb.areas.database.vector_stores import index_memory, pgvector_version
+from perfnb.areas.database.vector_traffic import single_inserts
 from perfnb.checklist import Checklist, run
-from perfnb.finding import Finding
+from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
 
 DIMENSIONS, ROWS = 384, 12_000
@@ -140,6 +141,37 @@ def test_another_operator_than_the_index_serves(tmp_path: Path, with_index: str)
     assert "serves cosine distance" in next(
         each.title for each in found.findings if each.cause == "vector-index-missing"
     )
+
+
+STORE = "INSERT INTO notes VALUES (%s, 1, '{}', %s::vector)"
+
+
+def store(dsn: str, *, together: bool, count: int = 120) -> None:
+    """Look up a row, committed each, as often as vectors are stored: in one transaction or each in its own."""
+    rows = [(1_000_000 + number, str([0.5] * DIMENSIONS)) for number in range(count)]
+    with psycopg.connect(dsn, autocommit=True, application_name="desk") as connection:
+        for number, _ in rows:
+            connection.execute("SELECT tenant FROM documents WHERE id = %s", [number])
+        if together:
+            with connection.transaction():
+                connection.cursor().executemany(STORE, rows)
+        else:
+            for row in rows:
+                connection.execute(STORE, row)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_inserts_in_one_transaction_are_told_from_those_committed_one_by_one(
+    tmp_path: Path, dsn: str, together: bool
+) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_stat_statements_reset()")
+        connection.execute("CREATE TABLE notes (LIKE documents)")
+        made = recorded(tmp_path, dsn, lambda: store(dsn, together=together))
+        connection.execute("DROP TABLE notes")
+    said = single_inserts(made, Objectives.load(tmp_path), min_share=0)
+    assert isinstance(said, Clear) or not together
+    assert isinstance(said, Finding) or together
 
 
 def test_what_the_catalog_tells_of_vectors(tmp_path: Path, with_index: str) -> None:
