@@ -5,6 +5,7 @@ What spans say in different dialects is written once more under one name each, s
 retrievals ``perfnb.input_digest``, ``perfnb.output_digest`` with their length in characters.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ _NAMED = (
     ("agent_name", "perfnb.agent"),
     ("top_k", "perfnb.top_k"),
 )
+_NAMED_AS_REQUEST = re.compile(r"(?P<method>GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS) (?P<path>/\S*)$")
 _KEPT_OF_MESSAGES = ("finish_reason", "index", "role", "gen_ai.system", "gen_ai.provider.name")
 _DETAILS = ("gen_ai.response.id", "server.address", "gen_ai.usage.cost", "llm.cost.total", "operation.cost")
 
@@ -59,8 +61,8 @@ class RowMaker:
         made["spans"].append(row)
         if operation in classify.LLM_OPERATIONS:
             made["llm_calls"].append(self._call(span, reading, row, group.scope))
-        elif operation == "server" and ("http_method" in reading.facts or "http_route" in reading.facts):
-            made["http_requests"].append(self._request(reading.facts, row))
+        elif operation == "server" and (request := _http(span, reading.facts)):
+            made["http_requests"].append(self._request(request, row))
 
     def _span(self, span: Span, reading: Reading, operation: str, resource: Row) -> Row:
         facts = reading.facts
@@ -211,6 +213,14 @@ class RowMaker:
             "request_bytes": count(facts.get("http_request_bytes")),
             "response_bytes": count(facts.get("http_response_bytes")),
         }
+
+
+def _http(span: Span, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what tells of an HTTP request; where no attribute does, the span's name may: ``POST /chat``."""
+    if "http_method" in facts or "http_route" in facts:
+        return facts
+    named = _NAMED_AS_REQUEST.match(span.name)
+    return {**facts, "http_method": named["method"], "http_path": named["path"]} if named else {}
 
 
 def _path(given: Any) -> str:
