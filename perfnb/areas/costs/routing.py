@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from perfnb.areas.dollars import Spending, spending
+from perfnb.areas.embedded import unless_unseen
 from perfnb.attribution.money import prices_of
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
@@ -149,7 +150,7 @@ def costly_embedding_model(
     spent = spending(recording)
     calls = spent.embeddings
     if calls.empty:
-        return Clear("no text was embedded")
+        return unless_unseen(recording, Clear("no text was embedded"))
     known = options(recording, calls, embedding_siblings, lambda rates: rates.input_usd, times=times_cheaper)
     if not known:
         raise NotMeasured("no embedding model has a known price", hint=HOW_TO_PRICE)
