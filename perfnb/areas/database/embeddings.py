@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -120,7 +121,7 @@ WHERE i.call_id = m.call_id
 
 _PASSAGES = """
 SELECT call_id, request_id, messages, passages, passage_tokens, input_tokens FROM model_calls
-WHERE passages >= 3 AND operation <> 'embeddings' AND error_type IS NULL
+WHERE passages >= $fewest AND operation <> 'embeddings' AND error_type IS NULL
 """
 
 
@@ -135,13 +136,21 @@ def embedded_pieces(recording: Recording) -> pd.DataFrame:
     return frame[texts >= 8][["request_id", "tokens"]]
 
 
-def retrieved_pieces(recording: Recording) -> pd.DataFrame:
-    """Return the passages in prompts that hold three or more: request_id, tokens, input_tokens of the prompt."""
-    rows = []
-    for each in prepare(recording).query(_PASSAGES).to_dict("records"):
+def retrieved_pieces(recording: Recording, *, fewest: int = 3) -> pd.DataFrame:
+    """Return the passages in prompts that hold ``fewest`` or more: request_id, tokens, input_tokens of the prompt.
+
+    What a request sends again with a later call, as an agent does with what its tools answered, counts once.
+    """
+    rows: list[tuple[Any, float, float]] = []
+    seen: set[tuple[Any, Any]] = set()
+    for each in prepare(recording).query(_PASSAGES, {"fewest": fewest}).to_dict("records"):
         told = json.loads(each["messages"]) if isinstance(each["messages"], str) else []
-        sizes = [size for entry in told for size in entry.get("tokens_of_passages") or ()]
-        sizes = sizes or [each["passage_tokens"] / each["passages"]] * int(each["passages"])
+        holding = [entry for entry in told if entry.get("tokens_of_passages")]
+        new = [entry for entry in holding if (each["request_id"], entry.get("digest")) not in seen]
+        seen |= {(each["request_id"], entry["digest"]) for entry in holding if "digest" in entry}
+        sizes = [size for entry in new for size in entry["tokens_of_passages"]]
+        if not holding:
+            sizes = [each["passage_tokens"] / each["passages"]] * int(each["passages"])
         rows += [(each["request_id"], float(size), float(each["input_tokens"] or 0)) for size in sizes]
     return pd.DataFrame(rows, columns=["request_id", "tokens", "input_tokens"])
 
@@ -178,6 +187,8 @@ def chunk_size(
         if frame["request_id"].nunique() < requests:
             continue
         small, large = float((frame["tokens"] < fine).mean()), float((frame["tokens"] > coarse).mean())
+        if name == "retrieved":  # excerpts in a few prompts, beside whole documents in others, are not how they are cut
+            small = min(small, float((retrieved_pieces(recording, fewest=1)["tokens"] < fine).mean()))
         if small >= min_part and _is_cut_alike(frame["tokens"]):
             return _cut(name, frame, small, fine / max(1.0, float(frame["tokens"].median())), "small")
         if large >= (nearly_all if name == "retrieved" else min_part):

@@ -278,6 +278,36 @@ def test_whole_documents_beside_pieces_are_another_matter(tmp_path: Path) -> Non
     assert isinstance(answer(tmp_path, "chunk-size", calls=calls), Clear)
 
 
+def excerpts(count: int, *, again: int = 1) -> dict[str, list[Row]]:
+    """Return requests whose prompts hold three short excerpts, sent so many times with the calls of one request."""
+    made: dict[str, list[Row]] = {"requests": [], "calls": []}
+    for turn in range(count):
+        at, trace = turn * 5000, f"{turn:032x}"
+        made["requests"].append(request(at, 4000, trace_id=trace, stream=False))
+        told = [{"role": "tool", "digest": f"answer {turn}", "tokens_of_passages": [30, 31, 32]}]
+        given = {"trace_id": trace, "passages": 3, "passage_tokens": 93, "input_tokens": 700, "messages": told}
+        made["calls"] += [call(at + 10 + n * 900, 800, **given) for n in range(again)]
+    return made
+
+
+@pytest.mark.parametrize(("count", "again", "named"), [(12, 1, True), (12, 3, True), (9, 1, None), (9, 4, None)])
+def test_a_piece_that_is_sent_again_counts_once(tmp_path: Path, count: int, again: int, named: bool | None) -> None:
+    made = excerpts(count, again=again)
+    if named is None:
+        with pytest.raises(NotMeasured):
+            answer(tmp_path, "chunk-size", **made)
+    else:
+        assert isinstance(answer(tmp_path, "chunk-size", **made), Finding)
+
+
+def test_excerpts_beside_whole_documents_are_not_how_documents_are_cut(tmp_path: Path) -> None:
+    made = excerpts(12)
+    told = [{"role": "system", "tokens_of_passages": [150, 8000]}]
+    given = {"passages": 2, "passage_tokens": 8150, "input_tokens": 9000, "messages": told}
+    made["calls"] += [call(100_000 + n * 1200, 1000, **given) for n in range(30)]
+    assert isinstance(answer(tmp_path, "chunk-size", **made), Clear)
+
+
 def test_questions_are_no_pieces(tmp_path: Path) -> None:
     with pytest.raises(NotMeasured):
         answer(tmp_path, "chunk-size", calls=[embedding(n * 100, inputs=1, input_tokens=12) for n in range(200)])
