@@ -1,11 +1,14 @@
 """Notebooks hold prose and calls, run from top to bottom, and name the same causes as the checklist."""
 
 import ast
+import contextlib
 import json
 import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import nbformat
@@ -229,13 +232,23 @@ def test_recordings_of_one_name_have_copies_of_their_own(tmp_path, name):
     assert "today" in copy.read_text(encoding="utf-8")
 
 
+def wait_for(address: str) -> None:
+    """Wait until JupyterLab answers: it tells its address before it listens to signals."""
+    for _ in range(300):
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=30):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{address} does not answer")
+
+
 @needs_sample
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_jupyterlab_ends_with_the_command_that_opened_it(tmp_path, number):
     command = [sys.executable, "-m", "perfnb.cli", "lab", "sample", "--no-browser"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as opened:
-        assert any("/lab?token=" in line for line in opened.stdout)
+        address = next(line.split()[-1] for line in opened.stdout if "/lab?token=" in line)
+        wait_for(address)
         (server,) = psutil.Process(opened.pid).children()
         assert "jupyterlab" in server.cmdline()
         opened.send_signal(number)

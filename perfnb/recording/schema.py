@@ -93,7 +93,10 @@ SPANS = Table(
         _count("documents", "documents a retrieval returned, where the span tells"),
         _flag("cache_hit", "whether a cache answered, where the span tells"),
         _text("source", "otlp or logs"),
-        _json("attributes", "all other attributes; texts of people are digests, addresses and statements lose their values unless --content full"),
+        _json(
+            "attributes",
+            "all other attributes; texts of people are digests, addresses and statements lose their values unless --content full",
+        ),
         _json("events", "span events: name, time, attributes"),
         _json("resource", "resource attributes"),
     ),

@@ -59,7 +59,7 @@ def vector_index_missing(
         return _unserved(recording, objectives, slow, share)
     if not stored.empty:
         return _unindexed(recording, objectives, stored)
-    return Clear(_examined(recording, asked, from_rows))
+    return Clear(_examined(recording, asked, from_rows, min_ms))
 
 
 def _asked(recording: Recording) -> pd.DataFrame:
@@ -76,12 +76,13 @@ def _bound(objectives: Objectives, which: int) -> float:
     return float(objectives["vector_index_rows"].value[which])
 
 
-def _examined(recording: Recording, asked: pd.DataFrame, from_rows: float) -> str:
+def _examined(recording: Recording, asked: pd.DataFrame, from_rows: float, min_ms: float) -> str:
     small = int((asked["rows"] < from_rows).sum())
+    quick = int(((asked["why_not"] != "") & (asked["rows"] >= from_rows) & (asked["mean_exec_time_ms"] < min_ms)).sum())
     stores = collections(recording)
     return (
         f"an index serves {int((asked['why_not'] == '').sum())} of {len(asked)} statements that search vectors; "
-        f"{small} search fewer than {from_rows:,.0f}, which an exact search does as well; "
+        f"{small} search fewer than {from_rows:,.0f}, which an exact search does as well, and {quick} take less than {min_ms:g} ms without one; "
         f"{len(stores)} collections of vector stores have their rows indexed or are small"
     )
 

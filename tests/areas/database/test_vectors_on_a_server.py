@@ -14,9 +14,11 @@ from perfnb.areas.database.vector_filters import unindexed_filter
 from perfnb.areas.database.vector_searches import setting, vector_searches
 from perfnb.areas.database.vector_stores import index_memory, pgvector_version
 from perfnb.areas.database.vector_traffic import single_inserts
+from perfnb.areas.database.vectors import vector_index_missing
 from perfnb.checklist import Checklist, run
 from perfnb.finding import Clear, Finding
 from perfnb.objectives import Objectives
+from perfnb.recording import Recording
 
 DIMENSIONS, ROWS = 384, 12_000
 TABLE = f"""
@@ -69,10 +71,23 @@ def search(dsn: str, statement: str, times: int = 40, before: Sequence[str] = ()
             connection.execute(statement, [str([draw.random() for _ in range(DIMENSIONS)])])
 
 
-def named(folder: Path, dsn: str, statement: str, before: Sequence[str] = ()) -> Checklist:
+def searched(folder: Path, dsn: str, statement: str, before: Sequence[str] = ()) -> Recording:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT pg_stat_statements_reset()")
-    return run(recorded(folder, dsn, lambda: search(dsn, statement, before=before)), area="database")
+    return recorded(folder, dsn, lambda: search(dsn, statement, before=before))
+
+
+def named(folder: Path, dsn: str, statement: str, before: Sequence[str] = ()) -> Checklist:
+    return run(searched(folder, dsn, statement, before), area="database")
+
+
+def missing(folder: Path, dsn: str, statement: str) -> Finding:
+    """Return vector-index-missing, however quick the machine searches; no other cause of vectors is named."""
+    made = searched(folder, dsn, statement)
+    assert set(of_vectors(run(made, area="database"))) <= {"vector-index-missing"}
+    found = vector_index_missing(made, Objectives.load(folder), min_ms=0)
+    assert isinstance(found, Finding)
+    return found
 
 
 def of_vectors(found: Checklist) -> list[str]:
@@ -80,9 +95,7 @@ def of_vectors(found: Checklist) -> list[str]:
 
 
 def test_no_index(tmp_path: Path, dsn: str) -> None:
-    found = named(tmp_path, dsn, NEAREST)
-    assert of_vectors(found) == ["vector-index-missing"]
-    first = next(each for each in found.findings if each.cause == "vector-index-missing")
+    first = missing(tmp_path, dsn, NEAREST)
     assert "12,000 vectors" in first.title
     assert first.share > 0.5
 
@@ -136,11 +149,7 @@ def test_a_filter_without_an_iterative_scan(tmp_path: Path, with_index: str) -> 
 
 
 def test_another_operator_than_the_index_serves(tmp_path: Path, with_index: str) -> None:
-    found = named(tmp_path, with_index, EUCLIDEAN)
-    assert of_vectors(found) == ["vector-index-missing"]
-    assert "serves cosine distance" in next(
-        each.title for each in found.findings if each.cause == "vector-index-missing"
-    )
+    assert "serves cosine distance" in missing(tmp_path, with_index, EUCLIDEAN).title
 
 
 STORE = "INSERT INTO notes VALUES (%s, 1, '{}', %s::vector)"
