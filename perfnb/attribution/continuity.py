@@ -3,6 +3,8 @@
 A request goes on where its last step ended: its call begins right after it came in, or after another call of it ended.
 A request that waits for a call of its own meanwhile makes no other, unless both were begun together; and one that has
 as many calls of a kind as requests usually have is less likely to make one more.
+
+Source: our own, tried on apps whose later calls tell the truth (docs/third_party.md).
 """
 
 import math
@@ -30,16 +32,14 @@ class _Call:
     kind: str
 
 
-def by_continuity(
-    candidates: pd.DataFrame, known: pd.DataFrame, usual: "pd.Series[float] | None" = None
-) -> pd.DataFrame:
+def by_continuity(candidates: pd.DataFrame, known: pd.DataFrame, usual: "pd.Series[float]") -> pd.DataFrame:
     """Return call_id, request_id, certainty for every call of ``candidates``.
 
     ``candidates`` has a row for each request a call may belong to: call_id, kind, request_id, start_time, end_time,
     request_start, rivals (how many there are). ``known`` are calls whose request is known: request_id, start_time,
     end_time, kind. ``usual`` tells how many calls of each kind a request has.
     """
-    enough = {kind: math.ceil(number - SOME_MORE) for kind, number in ({} if usual is None else usual).items()}
+    enough = {kind: math.ceil(number - SOME_MORE) for kind, number in usual.items()}
     calls_of: dict[str, list[_Call]] = defaultdict(list)
     for request, start, end, kind in known[["request_id", "start_time", "end_time", "kind"]].itertuples(index=False):
         calls_of[request].append(_Call(start, end, kind))

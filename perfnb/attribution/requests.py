@@ -90,9 +90,9 @@ SELECT c.call_id, min_by(r.request_id, abs(c.start_time - r.start_time)) AS requ
 FROM joined_calls c JOIN user_requests r ON r.trace_id = c.trace_id GROUP BY c.call_id
 """
 
-# A table of its own: joined by range before the owned ones are left out, millions of calls would take long.
 _KIND = "c.operation || ' ' || coalesce(c.request_model, '')"
 
+# A table of its own: joined by range before the owned ones are left out, millions of calls would take long.
 _OWNERLESS = f"""
 CREATE OR REPLACE TEMP TABLE ownerless AS
 SELECT call_id, trace_id, start_time, end_time, duration_ms, error_type, {_KIND} AS kind FROM joined_calls c

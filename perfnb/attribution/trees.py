@@ -36,8 +36,11 @@ _KIND_OF_OPERATION = {
 # Ends of spans that belong together are told a little apart.
 SLACK_NS = 5_000_000
 
-PIECE_OF_A_BODY = "json_extract_string(attributes, '$.\"asgi.event.type\"') IS NOT NULL"
-"""Which rows of ``spans`` ASGI's instrumentation makes for each message that a server sends or awaits."""
+PIECE_OF_A_BODY = """
+(name LIKE '% send' OR name LIKE '% receive') AND json_extract_string(attributes, '$."asgi.event.type"') IS NOT NULL
+"""
+"""Which rows of ``spans`` ASGI's instrumentation makes for each message that a server sends or awaits; names, being
+quicker to look at than attributes, come first."""
 
 _HOST = " , ".join(
     f"json_extract_string(attributes, '$.\"{name}\"')" for name in ("server.address", "net.peer.name", "http.host")
