@@ -6,8 +6,8 @@ from itertools import takewhile
 import pandas as pd
 
 from perfnb.areas.dollars import spending
-from perfnb.areas.embedded import unless_unseen
 from perfnb.areas.messages import Entry, prompts_of
+from perfnb.areas.unseen_embeddings import unless_unseen
 from perfnb.attribution import HOW_TO_SEE_PROMPTS
 from perfnb.attribution.money import prepare_money
 from perfnb.checklist import check

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from perfnb.areas.dollars import Spending, spending
-from perfnb.areas.embedded import unless_unseen
+from perfnb.areas.unseen_embeddings import unless_unseen
 from perfnb.attribution.money import prices_of
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from perfnb.areas.embedded import unless_unseen
 from perfnb.areas.slow.attempts import hidden_calls, is_rate_limit, rate_limited_requests, unless_hidden
+from perfnb.areas.unseen_embeddings import unless_unseen
 from perfnb.attribution import answers, calls_on_path, failed_requests, requests, share_of_wait
 from perfnb.checklist import check
 from perfnb.errors import NotMeasured
