@@ -132,7 +132,7 @@ UPDATE owners SET request_id = better.request_id, certainty = better.certainty F
     JOIN joined_calls d ON d.prompt = c.prompt AND d.request_model = c.request_model
     JOIN owners s ON s.call_id = d.call_id AND s.certainty > u.certainty
     JOIN candidates a ON a.call_id = u.call_id AND a.request_id = s.request_id
-    WHERE c.error_type IS NOT NULL OR d.error_type IS NOT NULL
+    WHERE u.certainty < 1 AND (c.error_type IS NOT NULL OR d.error_type IS NOT NULL)
     GROUP BY u.call_id) better
 WHERE owners.call_id = better.call_id
 """
@@ -213,12 +213,13 @@ def build(recording: Recording) -> None:
         connection.execute("INSERT INTO owners SELECT call_id, request_id, certainty FROM told_apart")
         connection.unregister("told_apart")
     connection.execute(_BY_TIME)
-    usual = connection.execute(_USUAL).df().set_index("kind")["per_request"]
-    guessed = by_continuity(connection.execute(_UNKNOWN).df(), connection.execute(_KNOWN).df(), usual)
-    connection.register("guessed", guessed)
-    connection.execute("INSERT INTO owners SELECT * FROM guessed")
-    connection.unregister("guessed")
-    for step in (_ATTEMPTS_TOGETHER, *_UNFINISHED, _CHAINS, _OWNED, _WIDE):
+    if not (unknown := connection.execute(_UNKNOWN).df()).empty:
+        usual = connection.execute(_USUAL).df().set_index("kind")["per_request"]
+        connection.register("guessed", by_continuity(unknown, connection.execute(_KNOWN).df(), usual))
+        connection.execute("INSERT INTO owners SELECT * FROM guessed")
+        connection.unregister("guessed")
+        connection.execute(_ATTEMPTS_TOGETHER)
+    for step in (*_UNFINISHED, _CHAINS, _OWNED, _WIDE):
         connection.execute(step)
 
 

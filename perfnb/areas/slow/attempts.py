@@ -27,7 +27,7 @@ _RATE = r"rate.?limit|too.?many.?requests|throttl|resource.?exhausted|^429$"
 
 # Spans below a call are attempts that are counted. One beside it, within its time, shows that there was one; where
 # such a one failed there were more, which no row tells.
-_SHOWN = """
+_HIDDEN = """
 WITH calls AS (SELECT call_id, request_id, trace_id, span_id, provider, request_model, source, start_time, end_time, duration_ms,
                       time_to_first_token_ms FROM model_calls),
 http AS (SELECT trace_id, parent_span_id, start_time, start_time + CAST(coalesce(duration_ms, 0) * 1e6 AS BIGINT) AS end_time,
@@ -37,10 +37,16 @@ seen AS (SELECT c.call_id, bool_or(h.parent_span_id = c.span_id) AS is_below,
                 bool_or(h.is_failed AND h.parent_span_id IS DISTINCT FROM c.span_id) AS is_failed_beside
          FROM calls c JOIN http h ON c.source = 'span' AND h.trace_id = c.trace_id AND (h.parent_span_id = c.span_id OR
               (h.start_time >= c.start_time - 5000000 AND h.end_time <= c.end_time + 5000000))
-         GROUP BY c.call_id)
-SELECT c.*, c.source <> 'span' OR s.call_id IS NOT NULL AS is_shown,
-       coalesce(s.is_failed_beside AND NOT coalesce(s.is_below, false), false) AS is_failed_beside
-FROM calls c LEFT JOIN seen s USING (call_id)
+         GROUP BY c.call_id),
+told AS (SELECT c.*, c.source <> 'span' OR s.call_id IS NOT NULL AS is_shown,
+                coalesce(s.is_failed_beside AND NOT coalesce(s.is_below, false), false) AS is_failed_beside
+         FROM calls c LEFT JOIN seen s USING (call_id)),
+providers AS (SELECT coalesce(provider, '') AS name, avg(CAST(is_shown AS INTEGER)) AS part FROM told GROUP BY name),
+models AS (SELECT coalesce(request_model, '') AS name, avg(CAST(is_shown AS INTEGER)) AS part FROM told GROUP BY name)
+SELECT t.call_id, t.request_id, t.trace_id, t.duration_ms, t.time_to_first_token_ms
+FROM told t JOIN providers p ON p.name = coalesce(t.provider, '') JOIN models m ON m.name = coalesce(t.request_model, '')
+WHERE t.is_failed_beside OR (NOT t.is_shown AND p.part < $instrumented AND m.part < $instrumented)
+ORDER BY t.start_time, t.call_id
 """
 
 
@@ -48,12 +54,7 @@ def hidden_calls(recording: Recording) -> pd.DataFrame:
     """Return the model calls whose attempts nothing counts: call_id, request_id, trace_id, duration_ms, time_to_first_token_ms."""
 
     def build() -> pd.DataFrame:
-        frame = prepare(recording).query(_SHOWN)
-        is_shown = frame["is_shown"].astype(bool)
-        by = [is_shown.groupby(frame[of].fillna("")).transform("mean") for of in ("provider", "request_model")]
-        is_hidden = ~is_shown & (by[0] < INSTRUMENTED) & (by[1] < INSTRUMENTED)
-        frame = frame[is_hidden | frame["is_failed_beside"].astype(bool)]
-        return frame[["call_id", "request_id", "trace_id", "duration_ms", "time_to_first_token_ms"]]
+        return prepare(recording).query(_HIDDEN, {"instrumented": INSTRUMENTED})
 
     frame: pd.DataFrame = recording.derived("hidden calls", build)
     return frame
